@@ -1,1 +1,2 @@
-fn main(){}
+//! The `agenticore` binary.
+fn main() {}
