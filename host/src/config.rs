@@ -1,1 +1,550 @@
-//! (see below)
+//! The one reader of settings: flags, environment, `~/.agenticore/config.yml`, defaults, in this order.
+//!
+//! [`SETTINGS`] is the table that the reference page is made from. [`Config::load`] turns what was typed into what it means, and
+//! everything that can be wrong is wrong there, before a socket is bound.
+
+mod settings;
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use secrecy::SecretString;
+use serde_json::{Map, Value, json};
+
+pub use settings::{SETTINGS, Setting, reference};
+
+use crate::job::{PodName, ProfileName};
+
+/// A setting that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The value does not fit.
+    #[error("{place} is {given:?}: {problem}")]
+    Value {
+        /// Where it was set.
+        place: String,
+        /// What was set; not shown for secrets.
+        given: String,
+        /// What is wrong, and what would be right.
+        problem: String,
+    },
+    /// The file cannot be read.
+    #[error("cannot read {path}: {problem}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
+    /// The file has a key that nothing reads.
+    #[error("{path}: unknown key {key:?}; known keys of this group: {known}")]
+    UnknownKey {
+        /// The file.
+        path: PathBuf,
+        /// The key, with its groups.
+        key: String,
+        /// The keys that exist.
+        known: String,
+    },
+    /// Two settings do not go together.
+    #[error("{0}")]
+    Conflict(String),
+}
+
+/// Where an OpenTelemetry collector is, for agents; handed to plugins as it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Otel {
+    /// Whether agents send telemetry.
+    pub enabled: bool,
+    /// The collector's address.
+    pub endpoint: Option<String>,
+    /// The protocol, such as `grpc`.
+    pub protocol: Option<String>,
+    /// Whether prompts are sent.
+    pub log_prompts: bool,
+    /// Whether tool details are sent.
+    pub log_tool_details: bool,
+}
+
+/// Checked settings.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The address to listen on or to talk to.
+    pub host: String,
+    /// The port; 0 picks a free one.
+    pub port: u16,
+    /// Accepted API keys; empty: none is needed.
+    pub api_keys: Vec<SecretString>,
+    /// Whether a non-loopback address may be bound without keys.
+    pub unsafe_no_auth: bool,
+    /// Whether profiles marked `local_only` may be used on a non-loopback address.
+    pub allow_local_profiles: bool,
+    /// The root of the shared file system; none: local mode.
+    pub shared_root: Option<PathBuf>,
+    /// Where repositories and worktrees are.
+    pub repos_root: PathBuf,
+    /// Where job records are.
+    pub jobs_dir: PathBuf,
+    /// `~/.agenticore`.
+    pub home: PathBuf,
+    /// An extra search root for profiles.
+    pub extra_profiles: Option<PathBuf>,
+    /// How many jobs run at once.
+    pub max_parallel_jobs: usize,
+    /// How long jobs are kept after their end.
+    pub job_ttl: Duration,
+    /// The profile where none is given.
+    pub default_profile: ProfileName,
+    /// This pod's name.
+    pub pod_name: PodName,
+    /// The longest a job may run.
+    pub max_job_time: Duration,
+    /// How long running jobs get to end by themselves when the server stops.
+    pub drain_timeout: Duration,
+    /// The most bytes of events that a job may store.
+    pub max_event_bytes: u64,
+    /// Settings by plugin name, handed to the plugin.
+    pub agents: BTreeMap<String, Map<String, Value>>,
+    /// Telemetry of agents.
+    pub otel: Otel,
+    /// Names of secrets that profiles may grant, beside those that bundled plugins ask for.
+    pub secrets: Vec<String>,
+    /// Capabilities that profiles may grant, `KIND:NAME` each; none: all that the bundled plugins ask for.
+    pub ceiling: Option<Vec<String>>,
+    /// The token for GitHub.
+    pub github_token: Option<SecretString>,
+    /// The Redis of a fleet.
+    pub redis_url: Option<SecretString>,
+}
+
+/// What the command line sets; it wins over everything.
+#[derive(Debug, Clone, Default)]
+pub struct Flags {
+    /// `--host`.
+    pub host: Option<String>,
+    /// `--port`.
+    pub port: Option<u16>,
+    /// `--unsafe-no-auth`.
+    pub unsafe_no_auth: bool,
+}
+
+impl Config {
+    /// Reads the process's environment and the user's file.
+    ///
+    /// # Errors
+    /// [`ConfigError`], which names the place of the bad value.
+    pub fn load(flags: &Flags) -> Result<Self, ConfigError> {
+        let lookup = |name: &str| std::env::var(name).ok();
+        let home = home(&lookup)?;
+        let file =
+            lookup("AGENTICORE_CONFIG").map_or_else(|| home.join("config.yml"), PathBuf::from);
+        Self::from_parts(flags, &lookup, home, &file)
+    }
+
+    /// As [`Config::load`], from a given environment, home and file; the file need not exist.
+    ///
+    /// # Errors
+    /// [`ConfigError`], which names the place of the bad value.
+    pub fn from_parts(
+        flags: &Flags,
+        lookup: &dyn Fn(&str) -> Option<String>,
+        home: PathBuf,
+        file: &Path,
+    ) -> Result<Self, ConfigError> {
+        let yaml = settings::read_file(file)?;
+        let source = Source {
+            lookup,
+            yaml: &yaml,
+            file,
+        };
+        let shared_root = source.path("repos.shared_fs_root")?;
+        let in_shared = |name: &str| shared_root.as_ref().map(|root| root.join(name));
+        let config = Self {
+            host: flags
+                .host
+                .clone()
+                .map_or_else(|| source.text("server.host"), |h| Ok(Some(h)))?
+                .unwrap_or_default(),
+            port: flags.port.map_or_else(
+                || source.parse("server.port", "a port number from 0 to 65535"),
+                Ok,
+            )?,
+            api_keys: source
+                .list("server.api_keys")?
+                .into_iter()
+                .map(SecretString::from)
+                .collect(),
+            unsafe_no_auth: flags.unsafe_no_auth || source.flag("server.unsafe_no_auth")?,
+            allow_local_profiles: source.flag("server.allow_local_profiles")?,
+            repos_root: source
+                .path("repos.root")?
+                .or_else(|| in_shared("repos"))
+                .unwrap_or_else(|| home.parent().unwrap_or(&home).join("agenticore-repos")),
+            jobs_dir: source
+                .path("repos.jobs_dir")?
+                .or_else(|| in_shared("job-state"))
+                .unwrap_or_else(|| home.join("jobs")),
+            shared_root,
+            home,
+            extra_profiles: source.path("agentihooks_path")?.map(|p| p.join("profiles")),
+            max_parallel_jobs: source.at_least_one("repos.max_parallel_jobs")?,
+            job_ttl: source.seconds("repos.job_ttl_seconds")?,
+            default_profile: source.parse("claude.default_profile", "a profile's name")?,
+            pod_name: source.parse("repos.pod_name", "letters, digits, '.', '_' and '-'")?,
+            max_job_time: source.seconds("repos.max_job_seconds")?,
+            drain_timeout: source.seconds("server.drain_timeout")?,
+            max_event_bytes: source.parse("repos.max_event_bytes", "a number of bytes")?,
+            agents: source.agents()?,
+            otel: source.otel()?,
+            secrets: source.list("plugins.secrets")?,
+            ceiling: source
+                .text("plugins.ceiling")?
+                .map(|_| source.list("plugins.ceiling"))
+                .transpose()?,
+            github_token: source.text("github.token")?.map(SecretString::from),
+            redis_url: source.text("redis.url")?.map(SecretString::from),
+        };
+        config.check()?;
+        Ok(config)
+    }
+
+    /// Whether the server listens on the loopback interface alone.
+    #[must_use]
+    pub fn is_loopback(&self) -> bool {
+        self.host == "localhost"
+            || IpAddr::from_str(self.host.trim_matches(['[', ']'])).is_ok_and(|ip| ip.is_loopback())
+    }
+
+    /// What a plugin may know of the operator's settings, as JSON: its own group, and what all plugins get.
+    #[must_use]
+    pub fn for_plugin(&self, name: &str) -> Value {
+        let mut value = self.agents.get(name).cloned().unwrap_or_default();
+        value.insert("uid".into(), json!(rustix::process::geteuid().as_raw()));
+        value.insert(
+            "otel".into(),
+            json!({
+                "enabled": self.otel.enabled, "endpoint": self.otel.endpoint, "protocol": self.otel.protocol,
+                "log_prompts": self.otel.log_prompts, "log_tool_details": self.otel.log_tool_details,
+            }),
+        );
+        Value::Object(value)
+    }
+
+    /// `http://host:port` of the server, for clients.
+    #[must_use]
+    pub fn base_url(&self) -> String {
+        let host = match self.host.as_str() {
+            "0.0.0.0" => "127.0.0.1",
+            "::" => "[::1]",
+            other => other,
+        };
+        if host.contains(':') && !host.starts_with('[') {
+            format!("http://[{host}]:{}", self.port)
+        } else {
+            format!("http://{host}:{}", self.port)
+        }
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        if self.redis_url.is_some() {
+            return Err(ConfigError::Conflict(
+                "REDIS_URL is set, but this version has only the embedded store: unset REDIS_URL and run one server \
+                 for each jobs directory"
+                    .into(),
+            ));
+        }
+        Ok(())
+    }
+
+    /// Refuses to listen where anybody could submit jobs.
+    ///
+    /// # Errors
+    /// [`ConfigError::Conflict`] for a non-loopback address without keys, unless the unsafe flag is set.
+    pub fn check_bind(&self) -> Result<(), ConfigError> {
+        if self.is_loopback() || !self.api_keys.is_empty() || self.unsafe_no_auth {
+            return Ok(());
+        }
+        Err(ConfigError::Conflict(format!(
+            "refusing to listen on {} without API keys: anybody who reaches it could run commands here. Set \
+             AGENTICORE_API_KEYS, listen on 127.0.0.1, or accept the risk with --unsafe-no-auth",
+            self.host
+        )))
+    }
+}
+
+fn home(lookup: &dyn Fn(&str) -> Option<String>) -> Result<PathBuf, ConfigError> {
+    if let Some(home) = lookup("AGENTICORE_HOME").filter(|h| !h.is_empty()) {
+        return Ok(home.into());
+    }
+    match lookup("HOME").filter(|h| !h.is_empty()) {
+        Some(home) => Ok(Path::new(&home).join(".agenticore")),
+        None => Err(ConfigError::Conflict(
+            "neither HOME nor AGENTICORE_HOME is set: set one, state needs a place".into(),
+        )),
+    }
+}
+
+/// Looks settings up by their YAML name.
+struct Source<'a> {
+    lookup: &'a dyn Fn(&str) -> Option<String>,
+    yaml: &'a Map<String, Value>,
+    file: &'a Path,
+}
+
+impl Source<'_> {
+    /// The value as text, and the place it was set.
+    fn find(&self, yaml_name: &str) -> Result<(Option<String>, String), ConfigError> {
+        let setting = settings::named(yaml_name);
+        if let Some(text) = (self.lookup)(setting.env).filter(|t| !t.is_empty()) {
+            return Ok((Some(text), setting.env.to_owned()));
+        }
+        let place = format!("{} in {}", setting.yaml, self.file.display());
+        match settings::get(self.yaml, setting.yaml) {
+            Some(value) => Ok((Some(settings::as_text(value, &place)?), place)),
+            None => Ok((
+                setting.default().filter(|d| !d.is_empty()),
+                format!("the default of {}", setting.env),
+            )),
+        }
+    }
+
+    fn text(&self, name: &str) -> Result<Option<String>, ConfigError> {
+        Ok(self.find(name)?.0)
+    }
+
+    fn wrong(
+        &self,
+        name: &str,
+        place: String,
+        given: String,
+        problem: impl Into<String>,
+    ) -> ConfigError {
+        let given = if settings::named(name).secret {
+            "(hidden)".into()
+        } else {
+            given
+        };
+        ConfigError::Value {
+            place,
+            given,
+            problem: problem.into(),
+        }
+    }
+
+    fn parse<T: FromStr>(&self, name: &str, expected: &str) -> Result<T, ConfigError> {
+        let (text, place) = self.find(name)?;
+        let text = text.unwrap_or_default();
+        text.trim()
+            .parse()
+            .map_err(|_| self.wrong(name, place, text, format!("expected {expected}")))
+    }
+
+    fn at_least_one(&self, name: &str) -> Result<usize, ConfigError> {
+        let number: usize = self.parse(name, "a whole number from 1")?;
+        if number == 0 {
+            let (text, place) = self.find(name)?;
+            return Err(self.wrong(
+                name,
+                place,
+                text.unwrap_or_default(),
+                "expected a whole number from 1",
+            ));
+        }
+        Ok(number)
+    }
+
+    fn seconds(&self, name: &str) -> Result<Duration, ConfigError> {
+        self.parse(name, "a whole number of seconds")
+            .map(Duration::from_secs)
+    }
+
+    fn flag(&self, name: &str) -> Result<bool, ConfigError> {
+        let (text, place) = self.find(name)?;
+        match text
+            .as_deref()
+            .unwrap_or("false")
+            .to_ascii_lowercase()
+            .as_str()
+        {
+            "1" | "true" | "yes" | "on" => Ok(true),
+            "0" | "false" | "no" | "off" => Ok(false),
+            _ => Err(self.wrong(
+                name,
+                place,
+                text.unwrap_or_default(),
+                "expected true or false",
+            )),
+        }
+    }
+
+    fn list(&self, name: &str) -> Result<Vec<String>, ConfigError> {
+        let text = self.text(name)?.unwrap_or_default();
+        Ok(text
+            .split(',')
+            .map(str::trim)
+            .filter(|t| !t.is_empty())
+            .map(str::to_owned)
+            .collect())
+    }
+
+    fn path(&self, name: &str) -> Result<Option<PathBuf>, ConfigError> {
+        let (text, place) = self.find(name)?;
+        let Some(text) = text else { return Ok(None) };
+        let path = match (text.strip_prefix("~/"), (self.lookup)("HOME")) {
+            (Some(rest), Some(home)) => Path::new(&home).join(rest),
+            _ => PathBuf::from(&text),
+        };
+        if !path.is_absolute() {
+            return Err(self.wrong(name, place, text, "expected an absolute path"));
+        }
+        Ok(Some(path))
+    }
+
+    fn otel(&self) -> Result<Otel, ConfigError> {
+        Ok(Otel {
+            enabled: self.flag("otel.enabled")?,
+            endpoint: self.text("otel.endpoint")?,
+            protocol: self.text("otel.protocol")?,
+            log_prompts: self.flag("otel.log_prompts")?,
+            log_tool_details: self.flag("otel.log_tool_details")?,
+        })
+    }
+
+    /// The `agents:` group of the file, with the compatibility variables over it.
+    fn agents(&self) -> Result<BTreeMap<String, Map<String, Value>>, ConfigError> {
+        let mut agents = BTreeMap::new();
+        if let Some(value) = self.yaml.get("agents") {
+            let place = || format!("agents in {}", self.file.display());
+            let wrong = |given: &Value| {
+                self.wrong(
+                    "server.host",
+                    place(),
+                    given.to_string(),
+                    "expected a mapping of plugin names to settings",
+                )
+            };
+            for (name, settings) in value.as_object().ok_or_else(|| wrong(value))? {
+                agents.insert(
+                    name.clone(),
+                    settings.as_object().ok_or_else(|| wrong(settings))?.clone(),
+                );
+            }
+        }
+        for (name, key) in settings::COMPATIBILITY {
+            let (Some(text), _) = self.find(name)? else {
+                continue;
+            };
+            let value = serde_json::from_str::<serde_json::Number>(&text)
+                .map_or(Value::String(text), Value::Number);
+            agents
+                .entry(settings::COMPATIBILITY_PLUGIN.to_owned())
+                .or_default()
+                .insert((*key).to_owned(), value);
+        }
+        Ok(agents)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    fn load(env: &[(&str, &str)], yaml: &str) -> Result<Config, ConfigError> {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("config.yml");
+        std::fs::write(&file, yaml).unwrap();
+        let env: BTreeMap<String, String> = env
+            .iter()
+            .map(|(k, v)| ((*k).into(), (*v).into()))
+            .collect();
+        Config::from_parts(
+            &Flags::default(),
+            &|name| env.get(name).cloned(),
+            "/home/u/.agenticore".into(),
+            &file,
+        )
+    }
+
+    #[test]
+    fn the_environment_wins_over_the_file_and_the_file_over_the_default() {
+        let config = load(
+            &[("AGENTICORE_PORT", "9000")],
+            "server: {port: 9100, host: 10.0.0.1}\n",
+        )
+        .unwrap();
+        assert_eq!((config.port, config.host.as_str()), (9000, "10.0.0.1"));
+        assert_eq!(config.max_parallel_jobs, 3);
+        assert_eq!(config.repos_root, Path::new("/home/u/agenticore-repos"));
+        assert_eq!(config.jobs_dir, Path::new("/home/u/.agenticore/jobs"));
+    }
+
+    #[test]
+    fn shared_mode_moves_repositories_and_records() {
+        let config = load(&[("AGENTICORE_SHARED_FS_ROOT", "/shared")], "").unwrap();
+        assert_eq!(config.repos_root, Path::new("/shared/repos"));
+        assert_eq!(config.jobs_dir, Path::new("/shared/job-state"));
+    }
+
+    #[test]
+    fn bad_values_name_their_place() {
+        let text = |r: Result<Config, ConfigError>| r.unwrap_err().to_string();
+        assert_eq!(
+            text(load(&[("AGENTICORE_PORT", "abc")], "")),
+            "AGENTICORE_PORT is \"abc\": expected a port number from 0 to 65535"
+        );
+        assert!(
+            text(load(&[], "repos: {max_parallel_jobs: 0}")).contains("repos.max_parallel_jobs in")
+        );
+        assert!(text(load(&[], "server: {prot: 1}")).contains("unknown key \"server.prot\""));
+        assert!(text(load(&[], "server: [")).contains("cannot read"));
+        assert!(text(load(&[("AGENTICORE_REPOS_ROOT", "rel")], "")).contains("absolute path"));
+        assert!(text(load(&[("REDIS_URL", "redis://x")], "")).contains("embedded store"));
+    }
+
+    #[test]
+    fn compatibility_variables_reach_the_plugin_as_configuration() {
+        let (variable, _) = (settings::named(settings::COMPATIBILITY[0].0).env, ());
+        let config = load(&[(variable, "/opt/agent")], "agents: {other: {x: 1}}").unwrap();
+        assert_eq!(
+            config.for_plugin(settings::COMPATIBILITY_PLUGIN)["binary"],
+            "/opt/agent"
+        );
+        assert_eq!(config.for_plugin("other")["x"], 1);
+        assert!(config.for_plugin("other").get("binary").is_none());
+    }
+
+    #[test]
+    fn an_open_address_needs_keys() {
+        let open = load(&[("AGENTICORE_HOST", "0.0.0.0")], "").unwrap();
+        assert!(
+            open.check_bind()
+                .unwrap_err()
+                .to_string()
+                .contains("AGENTICORE_API_KEYS")
+        );
+        load(
+            &[("AGENTICORE_HOST", "0.0.0.0"), ("AGENTICORE_API_KEYS", "k")],
+            "",
+        )
+        .unwrap()
+        .check_bind()
+        .unwrap();
+        load(&[("AGENTICORE_HOST", "::1")], "")
+            .unwrap()
+            .check_bind()
+            .unwrap();
+    }
+
+    #[test]
+    fn every_row_has_a_default_that_parses_and_secrets_do_not_print() {
+        let config = load(&[("AGENTICORE_API_KEYS", "sesame")], "").unwrap();
+        assert!(!format!("{config:?}").contains("sesame"));
+        for setting in SETTINGS {
+            assert!(reference().contains(setting.env), "{}", setting.env);
+        }
+    }
+}

@@ -1,1 +1,68 @@
-//! (see below)
+//! The job: what a submitter asked for, where it stands, and how it ends. No I/O in this folder.
+//!
+//! [`Request`] is what is asked, [`State`] where it stands (moved only by [`State::apply`]), [`Outcome`] how it ended,
+//! [`Run`] what is known of its attempts, [`Event`] what its watchers see, and [`Record`] the flat JSON view that users and
+//! files have of all of it.
+
+mod event;
+mod ids;
+mod outcome;
+mod record;
+mod request;
+mod run;
+mod state;
+
+pub use event::{AgentEvent, Event, EventBody, LogStream, Stage, StageState};
+pub use ids::{Fence, InvalidName, JobId, PodName, ProfileName, SessionId};
+pub use outcome::{Failure, FailureClass, Outcome};
+pub use record::{Record, Status};
+pub use request::{BadRequest, Mode, Request, RequestBody, RequestPolicy};
+pub use run::{PluginUse, Run, Usage};
+pub use state::{IllegalTransition, Requeue, State, Transition};
+
+use jiff::Timestamp;
+
+/// A job and everything known of it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Job {
+    /// Its id.
+    pub id: JobId,
+    /// What was asked for.
+    pub request: Request,
+    /// When it was accepted.
+    pub created_at: Timestamp,
+    /// Where it stands.
+    pub state: State,
+    /// How many times it has been claimed.
+    pub attempt: u32,
+    /// What is known of its attempts.
+    pub run: Run,
+}
+
+impl Job {
+    /// A queued job for `request`, accepted at `now`.
+    #[must_use]
+    pub fn new(id: JobId, request: Request, now: Timestamp) -> Self {
+        Self {
+            id,
+            request,
+            created_at: now,
+            state: State::Queued { since: now },
+            attempt: 0,
+            run: Run::default(),
+        }
+    }
+
+    /// Moves the job along one transition and counts the attempt that a claim begins.
+    ///
+    /// # Errors
+    /// [`IllegalTransition`], which names both sides; the job is unchanged then.
+    pub fn apply(&mut self, transition: &Transition) -> Result<(), IllegalTransition> {
+        self.state = self.state.apply(transition)?;
+        if let Transition::Claim { pod, .. } = transition {
+            self.attempt += 1;
+            self.run.pod = Some(pod.clone());
+        }
+        Ok(())
+    }
+}

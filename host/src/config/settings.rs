@@ -1,0 +1,371 @@
+//! The table of settings, one documented row each, and the reading of the YAML file.
+
+use std::path::Path;
+
+use serde_json::{Map, Value};
+
+use super::ConfigError;
+
+/// One setting.
+#[derive(Debug, Clone, Copy)]
+pub struct Setting {
+    /// Its environment variable.
+    pub env: &'static str,
+    /// Its place in `config.yml`.
+    pub yaml: &'static str,
+    /// Its default as text; empty: none.
+    pub default: &'static str,
+    /// What it does.
+    pub help: &'static str,
+    /// Whether its value must not be shown.
+    pub secret: bool,
+}
+
+impl Setting {
+    /// The default, with what only this machine can tell filled in.
+    pub(super) fn default(&self) -> Option<String> {
+        match self.default {
+            "(hostname)" => Some(hostname()),
+            "" => None,
+            text if text.starts_with('(') => None,
+            text => Some(text.to_owned()),
+        }
+    }
+}
+
+const fn row(
+    env: &'static str,
+    yaml: &'static str,
+    default: &'static str,
+    help: &'static str,
+) -> Setting {
+    Setting {
+        env,
+        yaml,
+        default,
+        help,
+        secret: false,
+    }
+}
+
+const fn secret(env: &'static str, yaml: &'static str, help: &'static str) -> Setting {
+    Setting {
+        env,
+        yaml,
+        default: "",
+        help,
+        secret: true,
+    }
+}
+
+/// Every setting. A default in parentheses is worked out at start.
+pub const SETTINGS: &[Setting] = &[
+    row(
+        "AGENTICORE_HOST",
+        "server.host",
+        "127.0.0.1",
+        "The address to listen on, and the one that clients talk to.",
+    ),
+    row(
+        "AGENTICORE_PORT",
+        "server.port",
+        "8200",
+        "The port; 0 picks a free one.",
+    ),
+    row(
+        "AGENTICORE_TRANSPORT",
+        "server.transport",
+        "sse",
+        "How MCP clients reach the server.",
+    ),
+    secret(
+        "AGENTICORE_API_KEYS",
+        "server.api_keys",
+        "Accepted API keys, comma-separated; none: no key is needed.",
+    ),
+    row(
+        "AGENTICORE_UNSAFE_NO_AUTH",
+        "server.unsafe_no_auth",
+        "false",
+        "Listen on a non-loopback address without keys. Anybody who reaches the server can then run commands on it.",
+    ),
+    row(
+        "AGENTICORE_ALLOW_LOCAL_PROFILES",
+        "server.allow_local_profiles",
+        "false",
+        "Allow profiles marked `local_only`, such as `shell`, on a non-loopback address.",
+    ),
+    row(
+        "AGENTICORE_DRAIN_TIMEOUT",
+        "server.drain_timeout",
+        "30",
+        "Seconds that running jobs get to end when the server is told to stop; then they are handed back to the queue.",
+    ),
+    row(
+        "AGENTICORE_SHARED_FS_ROOT",
+        "repos.shared_fs_root",
+        "",
+        "The root of the shared file system. Unset: local mode.",
+    ),
+    row(
+        "AGENTICORE_REPOS_ROOT",
+        "repos.root",
+        "(~/agenticore-repos, or repos below the shared root)",
+        "Where repositories and worktrees are kept.",
+    ),
+    row(
+        "AGENTICORE_JOBS_DIR",
+        "repos.jobs_dir",
+        "(~/.agenticore/jobs, or job-state below the shared root)",
+        "Where job records and events are kept.",
+    ),
+    row(
+        "AGENTICORE_MAX_PARALLEL_JOBS",
+        "repos.max_parallel_jobs",
+        "3",
+        "How many jobs run at once.",
+    ),
+    row(
+        "AGENTICORE_JOB_TTL",
+        "repos.job_ttl_seconds",
+        "86400",
+        "Seconds a job is kept after its end; a job that waits longer than this expires.",
+    ),
+    row(
+        "AGENTICORE_MAX_JOB_SECONDS",
+        "repos.max_job_seconds",
+        "86400",
+        "The longest time limit a job can have, in seconds over all attempts.",
+    ),
+    row(
+        "AGENTICORE_MAX_EVENT_BYTES",
+        "repos.max_event_bytes",
+        "67108864",
+        "The most bytes of events stored for one job; log lines past it are left out of the stream, and the stream says so.",
+    ),
+    row(
+        "AGENTICORE_POD_NAME",
+        "repos.pod_name",
+        "(hostname)",
+        "The name recorded on every job this server runs.",
+    ),
+    row(
+        "AGENTICORE_DEFAULT_PROFILE",
+        "claude.default_profile",
+        "code",
+        "The profile of jobs that name none.",
+    ),
+    row(
+        "AGENTICORE_CLAUDE_BINARY",
+        "claude.binary",
+        "",
+        "Handed to the plugin `claude-code`: the agent's program. Default `claude`.",
+    ),
+    row(
+        "AGENTICORE_CLAUDE_TIMEOUT",
+        "claude.timeout",
+        "",
+        "Handed to the plugin `claude-code`: the time limit in seconds of profiles that set none. Default 3600.",
+    ),
+    row(
+        "AGENTICORE_CLAUDE_CONFIG_DIR",
+        "claude.config_dir",
+        "",
+        "Handed to the plugin `claude-code`, which gives every job a directory of its own and ignores it with a warning.",
+    ),
+    row(
+        "AGENTICORE_AGENTIHOOKS_PATH",
+        "agentihooks_path",
+        "",
+        "An extra search root for profiles: `{path}/profiles`.",
+    ),
+    row(
+        "AGENTICORE_SECRETS",
+        "plugins.secrets",
+        "",
+        "Names of environment variables of the server, comma-separated, that profiles may grant to agents as secrets, beside those that the bundled plugins ask for.",
+    ),
+    row(
+        "AGENTICORE_GRANTS",
+        "plugins.ceiling",
+        "(what the bundled plugins ask for)",
+        "The operator's ceiling: capabilities that profiles may grant, `KIND:NAME` each, comma-separated. `program:NAME` lets a plugin start that program.",
+    ),
+    row(
+        "AGENTICORE_OTEL_ENABLED",
+        "otel.enabled",
+        "false",
+        "Whether agents send telemetry.",
+    ),
+    row(
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
+        "otel.endpoint",
+        "",
+        "The collector that agents send telemetry to.",
+    ),
+    row(
+        "OTEL_EXPORTER_OTLP_PROTOCOL",
+        "otel.protocol",
+        "",
+        "The protocol of the collector, such as `grpc`.",
+    ),
+    row(
+        "AGENTICORE_OTEL_LOG_PROMPTS",
+        "otel.log_prompts",
+        "false",
+        "Whether agents send prompts.",
+    ),
+    row(
+        "AGENTICORE_OTEL_LOG_TOOL_DETAILS",
+        "otel.log_tool_details",
+        "false",
+        "Whether agents send details of tools.",
+    ),
+    secret(
+        "GITHUB_TOKEN",
+        "github.token",
+        "The token for repositories on GitHub.",
+    ),
+    secret(
+        "REDIS_URL",
+        "redis.url",
+        "The Redis of a fleet. This version refuses to start with it: it has only the embedded store.",
+    ),
+    row(
+        "REDIS_KEY_PREFIX",
+        "redis.key_prefix",
+        "agenticore",
+        "The prefix of every key in Redis.",
+    ),
+];
+
+/// The plugin that the variables of the Python system configure.
+pub(super) const COMPATIBILITY_PLUGIN: &str = "claude-code";
+
+/// Settings (by YAML name) of the Python system that are handed to [`COMPATIBILITY_PLUGIN`], and their key there.
+pub(super) const COMPATIBILITY: &[(&str, &str)] = &[
+    ("claude.binary", "binary"),
+    ("claude.timeout", "timeout"),
+    ("claude.config_dir", "config_dir"),
+];
+
+/// The row of a YAML name. Callers name rows by literals, and a test looks all of them up.
+pub(super) fn named(yaml: &str) -> &'static Setting {
+    static NONE: Setting = row("", "", "", "");
+    let found = SETTINGS.iter().find(|s| s.yaml == yaml);
+    debug_assert!(found.is_some(), "no setting is called {yaml}");
+    found.unwrap_or(&NONE)
+}
+
+/// The reference page's table, in Markdown.
+#[must_use]
+pub fn reference() -> String {
+    let mut page =
+        String::from("| variable | `config.yml` | default | what it does |\n|---|---|---|---|\n");
+    for s in SETTINGS {
+        let default = if s.default.is_empty() {
+            "none".to_owned()
+        } else {
+            format!("`{}`", s.default)
+        };
+        page.push_str(&format!(
+            "| `{}` | `{}` | {default} | {} |\n",
+            s.env, s.yaml, s.help
+        ));
+    }
+    page
+}
+
+/// Reads the YAML file into a JSON object and refuses keys that nothing reads. A file that does not exist is empty.
+pub(super) fn read_file(path: &Path) -> Result<Map<String, Value>, ConfigError> {
+    let problem = |problem: String| ConfigError::File {
+        path: path.to_owned(),
+        problem,
+    };
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Map::new()),
+        Err(e) => return Err(problem(e.to_string())),
+    };
+    if text.trim().is_empty() {
+        return Ok(Map::new());
+    }
+    let value: Value = serde_saphyr::from_str(&text).map_err(|e| problem(e.to_string()))?;
+    let Value::Object(map) = value else {
+        return Err(problem("expected a mapping at the top".into()));
+    };
+    check_keys(&map, path)?;
+    Ok(map)
+}
+
+fn check_keys(map: &Map<String, Value>, path: &Path) -> Result<(), ConfigError> {
+    for (group, value) in map {
+        let is_leaf = SETTINGS.iter().any(|s| s.yaml == group);
+        if is_leaf || group == "agents" {
+            continue;
+        }
+        let names = value
+            .as_object()
+            .map(|m| m.keys().map(|k| format!("{group}.{k}")).collect::<Vec<_>>());
+        for key in names.unwrap_or_else(|| vec![group.clone()]) {
+            if !SETTINGS.iter().any(|s| s.yaml == key) {
+                return Err(ConfigError::UnknownKey {
+                    path: path.to_owned(),
+                    key,
+                    known: known(group),
+                });
+            }
+        }
+    }
+    Ok(())
+}
+
+fn known(group: &str) -> String {
+    let of_group: Vec<&str> = SETTINGS
+        .iter()
+        .filter_map(|s| s.yaml.strip_prefix(group)?.strip_prefix('.'))
+        .collect();
+    if of_group.is_empty() {
+        "server, repos, claude, redis, otel, github, plugins, agents, agentihooks_path".into()
+    } else {
+        of_group.join(", ")
+    }
+}
+
+/// The value at a dotted name.
+pub(super) fn get<'a>(map: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
+    match name.split_once('.') {
+        Some((group, rest)) => map.get(group)?.as_object()?.get(rest),
+        None => map.get(name),
+    }
+    .filter(|v| !v.is_null())
+}
+
+/// A scalar, or a list of scalars joined by commas, as text.
+pub(super) fn as_text(value: &Value, place: &str) -> Result<String, ConfigError> {
+    match value {
+        Value::String(text) => Ok(text.clone()),
+        Value::Bool(_) | Value::Number(_) => Ok(value.to_string()),
+        Value::Array(items) => {
+            let texts: Result<Vec<_>, _> = items.iter().map(|i| as_text(i, place)).collect();
+            Ok(texts?.join(","))
+        }
+        _ => Err(ConfigError::Value {
+            place: place.to_owned(),
+            given: value.to_string().chars().take(80).collect(),
+            problem: "expected a single value".into(),
+        }),
+    }
+}
+
+fn hostname() -> String {
+    let name = rustix::system::uname()
+        .nodename()
+        .to_string_lossy()
+        .into_owned();
+    if name.is_empty() {
+        "localhost".into()
+    } else {
+        name
+    }
+}
