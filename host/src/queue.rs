@@ -1,1 +1,242 @@
-//! (see below)
+//! The queue contract: how jobs are submitted, claimed, followed and ended, whatever keeps them.
+//!
+//! A job is delivered at least once. A [`Claim`] carries a fence; every write of a run names it, and a run whose fence is no longer
+//! the job's is told [`QueueError::LostClaim`] and must kill its agent. Events are numbered from 1 without gaps, and an event is
+//! visible only once it is stored.
+//!
+//! [`embedded`] is the store that needs nothing installed.
+
+pub mod embedded;
+
+use std::io;
+use std::path::PathBuf;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::job::{Event, EventBody, Fence, IllegalTransition, Job, JobId, Outcome, PodName, Record, Requeue, Run, Status};
+
+/// Where jobs wait, and where everything known of them is kept.
+#[async_trait]
+pub trait Queue: Send + Sync + 'static {
+    /// Stores a new job and puts it at the end of the queue. It is durable when this returns.
+    ///
+    /// # Errors
+    /// [`QueueError::Storage`]; nothing is stored then.
+    async fn submit(&self, job: Job) -> Result<Record, QueueError>;
+
+    /// Waits for the next job and claims it. Dropping the future claims nothing.
+    ///
+    /// # Errors
+    /// [`QueueError::Storage`]; the job stays in the queue then.
+    async fn claim(&self, pod: &PodName) -> Result<Claim, QueueError>;
+
+    /// Stores what is known of a run, so that a later attempt can go on from it.
+    ///
+    /// # Errors
+    /// [`QueueError::LostClaim`] or [`QueueError::Storage`].
+    async fn update(&self, lease: &Lease, run: &Run) -> Result<(), QueueError>;
+
+    /// Adds events to the job's stream and returns the number of the last one.
+    ///
+    /// # Errors
+    /// [`QueueError::LostClaim`] or [`QueueError::Storage`]; none of them is stored then.
+    async fn append(&self, lease: &Lease, events: Vec<EventBody>) -> Result<u64, QueueError>;
+
+    /// Ends the job: the record first, then the `end` event.
+    ///
+    /// # Errors
+    /// [`QueueError::LostClaim`] or [`QueueError::Storage`]; the job is still running then.
+    async fn finish(&self, lease: &Lease, run: &Run, outcome: Outcome) -> Result<Record, QueueError>;
+
+    /// Puts the job back at the front of the queue; one that was cancelled meanwhile ends instead.
+    ///
+    /// # Errors
+    /// [`QueueError::LostClaim`] or [`QueueError::Storage`]; the job is still running then.
+    async fn requeue(&self, lease: &Lease, run: &Run, why: Requeue) -> Result<Record, QueueError>;
+
+    /// Cancels a job: one that waits ends at once, one that runs is asked to stop, one that is over stays as it is.
+    ///
+    /// # Errors
+    /// [`QueueError::NotFound`] or [`QueueError::Storage`].
+    async fn cancel(&self, id: JobId) -> Result<Record, QueueError>;
+
+    /// The record of a job.
+    ///
+    /// # Errors
+    /// [`QueueError::NotFound`] or [`QueueError::Storage`].
+    async fn get(&self, id: JobId) -> Result<Record, QueueError>;
+
+    /// The jobs whose id begins with `prefix` (of the hyphenated form), at most `limit`, the newest first.
+    ///
+    /// # Errors
+    /// [`QueueError::Storage`].
+    async fn find(&self, prefix: &str, limit: usize) -> Result<Vec<JobId>, QueueError>;
+
+    /// A page of jobs, the newest first. Takes a time that does not grow with the number of jobs stored, unless the filter is rare.
+    ///
+    /// # Errors
+    /// [`QueueError::Storage`].
+    async fn list(&self, filter: &Filter) -> Result<Page, QueueError>;
+
+    /// The events after `cursor`, at most about 256 KiB of them, and the cursor after the last; empty: there are none yet.
+    ///
+    /// # Errors
+    /// [`QueueError::NotFound`] or [`QueueError::Storage`].
+    async fn events(&self, id: JobId, cursor: Cursor) -> Result<(Vec<Event>, Cursor), QueueError>;
+
+    /// Follows the number of the job's last event. Subscribe first, then read: what is missed by neither is complete.
+    ///
+    /// # Errors
+    /// [`QueueError::NotFound`] or [`QueueError::Storage`].
+    async fn watch(&self, id: JobId) -> Result<watch::Receiver<u64>, QueueError>;
+
+    /// How many jobs wait and run.
+    async fn depth(&self) -> Depth;
+
+    /// Ends jobs that waited too long and forgets jobs whose time is over; returns the forgotten.
+    ///
+    /// # Errors
+    /// [`QueueError::Storage`].
+    async fn sweep(&self, now: Timestamp) -> Result<Vec<Record>, QueueError>;
+}
+
+/// A claimed job and the lease on it.
+#[derive(Debug)]
+pub struct Claim {
+    /// The job, running, with the attempt counted.
+    pub job: Job,
+    /// The right to write.
+    pub lease: Lease,
+}
+
+/// The right to write to a running job, and what its holder must listen to.
+#[derive(Debug, Clone)]
+pub struct Lease {
+    /// The job.
+    pub id: JobId,
+    /// The claim's fence.
+    pub fence: Fence,
+    /// Cancelled when somebody cancels the job.
+    pub cancelled: CancellationToken,
+    /// Cancelled when the lease is lost: the holder must kill its agent and write nothing more.
+    pub lost: CancellationToken,
+}
+
+/// Which jobs to list.
+#[derive(Debug, Clone, Default)]
+pub struct Filter {
+    /// How many at most.
+    pub limit: usize,
+    /// Only these statuses; empty: all.
+    pub statuses: Vec<Status>,
+    /// Only this profile.
+    pub profile: Option<String>,
+    /// Only this repository, as the record shows it.
+    pub repo: Option<String>,
+    /// Only this pod.
+    pub pod: Option<String>,
+    /// Only jobs accepted at or after this time.
+    pub since: Option<Timestamp>,
+    /// Only jobs whose task holds this text.
+    pub text: Option<String>,
+    /// The page after this one: the last job of the page before.
+    pub after: Option<JobId>,
+}
+
+/// A page of jobs.
+#[derive(Debug, Clone, Default)]
+pub struct Page {
+    /// The records, the newest first.
+    pub jobs: Vec<Record>,
+    /// Set when there may be more: the value of [`Filter::after`] for the next page.
+    pub next: Option<JobId>,
+}
+
+/// How full the queue is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Depth {
+    /// Jobs that wait.
+    pub queued: usize,
+    /// Jobs that run.
+    pub running: usize,
+    /// When the job that waits longest joined the queue.
+    pub oldest: Option<Timestamp>,
+}
+
+/// A place in a job's stream of events.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Cursor {
+    /// The number of the last event before it.
+    pub seq: u64,
+    /// A hint for the store; 0 is always right.
+    pub hint: u64,
+}
+
+impl Cursor {
+    /// The place after event number `seq`.
+    #[must_use]
+    pub fn after(seq: u64) -> Self {
+        Self { seq, hint: 0 }
+    }
+}
+
+/// Why the queue could not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum QueueError {
+    /// There is no such job.
+    #[error("no job {0}: it never existed or its time to live is over")]
+    NotFound(JobId),
+    /// The fence is not that of the job's claim.
+    #[error("the claim on job {0} is lost: another run of it has begun or it is over")]
+    LostClaim(JobId),
+    /// The job's state does not allow it.
+    #[error(transparent)]
+    Illegal(#[from] IllegalTransition),
+    /// The store failed.
+    #[error("cannot {doing} {path}: {source}{}", hint(source))]
+    Storage {
+        /// What was tried.
+        doing: &'static str,
+        /// With which file.
+        path: PathBuf,
+        /// What went wrong.
+        source: io::Error,
+    },
+    /// A stored record cannot be read.
+    #[error("the record {path} is damaged: {problem}")]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+}
+
+impl QueueError {
+    /// Whether the disk is full or over quota.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        matches!(self, Self::Storage { source, .. } if full(source))
+    }
+
+    /// Whether trying again can help.
+    #[must_use]
+    pub fn is_storage(&self) -> bool {
+        matches!(self, Self::Storage { .. })
+    }
+}
+
+fn full(e: &io::Error) -> bool {
+    matches!(e.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge)
+}
+
+fn hint(e: &io::Error) -> &'static str {
+    if full(e) {
+        " (the disk is full: free space there, or set AGENTICORE_JOBS_DIR to another disk)"
+    } else {
+        ""
+    }
+}
