@@ -23,5 +23,7 @@ pub mod profile;
 
 pub mod api;
 pub mod cli;
+pub mod server;
+pub mod service;
 
 pub mod config;
