@@ -53,15 +53,23 @@ impl Job {
         }
     }
 
-    /// Moves the job along one transition and counts the attempt that a claim begins.
+    /// Moves the job along one transition and counts attempts and interruptions.
     ///
     /// # Errors
     /// [`IllegalTransition`], which names both sides; the job is unchanged then.
     pub fn apply(&mut self, transition: &Transition) -> Result<(), IllegalTransition> {
         self.state = self.state.apply(transition)?;
-        if let Transition::Claim { pod, .. } = transition {
-            self.attempt += 1;
-            self.run.pod = Some(pod.clone());
+        match transition {
+            Transition::Claim { pod, .. } => {
+                self.attempt += 1;
+                self.run.pod = Some(pod.clone());
+            }
+            Transition::Requeue { why, .. } => {
+                self.run.pid = None;
+                self.run.interruptions += u32::from(*why == Requeue::Reclaimed);
+            }
+            Transition::Finish { .. } => self.run.pid = None,
+            Transition::Cancel { .. } | Transition::Expire { .. } => {}
         }
         Ok(())
     }

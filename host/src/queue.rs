@@ -7,6 +7,8 @@
 //! [`embedded`] is the store that needs nothing installed.
 
 pub mod embedded;
+#[cfg(test)]
+pub(crate) mod suite;
 
 use std::io;
 use std::path::PathBuf;
@@ -16,7 +18,10 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::job::{Event, EventBody, Fence, IllegalTransition, Job, JobId, Outcome, PodName, Record, Requeue, Run, Status};
+use crate::job::{
+    Event, EventBody, Fence, IllegalTransition, Job, JobId, Outcome, PodName, Record, Requeue, Run,
+    Status,
+};
 
 /// Where jobs wait, and where everything known of them is kept.
 #[async_trait]
@@ -49,7 +54,12 @@ pub trait Queue: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`QueueError::LostClaim`] or [`QueueError::Storage`]; the job is still running then.
-    async fn finish(&self, lease: &Lease, run: &Run, outcome: Outcome) -> Result<Record, QueueError>;
+    async fn finish(
+        &self,
+        lease: &Lease,
+        run: &Run,
+        outcome: Outcome,
+    ) -> Result<Record, QueueError>;
 
     /// Puts the job back at the front of the queue; one that was cancelled meanwhile ends instead.
     ///
@@ -230,7 +240,10 @@ impl QueueError {
 }
 
 fn full(e: &io::Error) -> bool {
-    matches!(e.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge)
+    matches!(
+        e.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
+    )
 }
 
 fn hint(e: &io::Error) -> &'static str {

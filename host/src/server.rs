@@ -17,6 +17,10 @@ pub async fn serve(_config: Config) -> anyhow::Result<()> {
 ///
 /// # Errors
 /// When the request is refused or the store cannot be used.
-pub async fn run_local(_config: Config, _request: RequestBody, _watch: impl FnMut(&Event) + Send) -> anyhow::Result<Record> {
+pub async fn run_local(
+    _config: Config,
+    _request: RequestBody,
+    _watch: impl FnMut(&Event) + Send,
+) -> anyhow::Result<Record> {
     Ok(Record::default())
 }

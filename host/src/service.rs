@@ -106,6 +106,9 @@ impl Service {
 
     /// Whether the server should get traffic.
     pub async fn readiness(&self) -> Readiness {
-        Readiness { ready: true, checks: Vec::new() }
+        Readiness {
+            ready: true,
+            checks: Vec::new(),
+        }
     }
 }

@@ -152,6 +152,8 @@ pub struct Record {
 
     /// How many times it was claimed.
     pub attempt: u32,
+    /// How many attempts were cut short because their host died.
+    pub interruptions: u32,
     /// When it joined the queue last.
     pub queued_at: Option<Timestamp>,
     /// When somebody asked to cancel it.
@@ -218,6 +220,7 @@ impl Default for Record {
             worktree_path: None,
             job_config_dir: None,
             attempt: 0,
+            interruptions: 0,
             queued_at: None,
             cancel_requested_at: None,
             fence: None,
@@ -278,6 +281,7 @@ impl From<&Job> for Record {
             worktree_path: path(&run.worktree_path),
             job_config_dir: path(&run.job_config_dir),
             attempt: job.attempt,
+            interruptions: run.interruptions,
             resumed_session_id: request.session_id.as_ref().map(ToString::to_string),
             transcript: run.transcript.clone(),
             branch: run.branch.clone(),
@@ -399,6 +403,7 @@ impl TryFrom<Record> for Job {
                 .map(|p| p.parse())
                 .transpose()
                 .map_err(|e| format!("{e}"))?,
+            interruptions: record.interruptions,
             pid: record.pid,
             exit_code: record.exit_code,
             session_id: record

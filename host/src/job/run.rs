@@ -12,6 +12,8 @@ use super::{PodName, SessionId};
 pub struct Run {
     /// The pod that claimed it last.
     pub pod: Option<PodName>,
+    /// How many attempts were cut short because their host died.
+    pub interruptions: u32,
     /// The agent's process, while it runs.
     pub pid: Option<u32>,
     /// The agent's exit code.

@@ -1,1 +1,624 @@
-//! (placeholder)
+//! The store that needs nothing installed: files in one directory, one process at a time.
+//!
+//! `{id}.json` is the job's record, replaced atomically (temporary file, fsync, rename, fsync of the directory); `{id}.events.jsonl`
+//! its events, one line each, appended. The order of the queue is not stored: it is rebuilt from the records when the store opens,
+//! with interrupted jobs in front. `.lock` holds the flock that keeps a second process out.
+//!
+//! Every operation on a job runs on a blocking thread to its end, whether or not somebody still waits for it, so a dropped future
+//! never leaves half an operation behind. The record is written before the event that tells of it; [`Embedded::open`] and the first
+//! read of an ended job's events add what a crash between the two left out.
+
+mod event_log;
+mod files;
+mod index;
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use tokio::sync::{Notify, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+
+use self::event_log::EventLog;
+use self::index::{Entry, Holder, Index, Live};
+use super::{Claim, Cursor, Depth, Filter, Lease, Page, Queue, QueueError};
+use crate::job::{
+    Event, EventBody, Fence, Job, JobId, Outcome, PodName, Record, Requeue, Run, State, Status,
+    Transition,
+};
+
+/// The embedded store.
+#[derive(Clone)]
+pub struct Embedded {
+    store: Arc<Store>,
+}
+
+struct Store {
+    dir: PathBuf,
+    index: Mutex<Index>,
+    /// Told whenever a job joins the queue.
+    queued: Notify,
+    /// Held, not read: dropping it lets another process in.
+    _lock: std::fs::File,
+}
+
+impl Embedded {
+    /// Opens the store in `dir`, which is made if it does not exist, and puts jobs that were running when the last process
+    /// ended back into the queue, in front.
+    ///
+    /// # Errors
+    /// [`QueueError::Storage`] when the directory cannot be used or another process uses it.
+    pub fn open(dir: &Path) -> Result<Self, QueueError> {
+        let lock = files::lock_dir(dir)?;
+        files::remove_temporaries(dir)?;
+        let store = Store {
+            dir: dir.to_owned(),
+            index: Mutex::default(),
+            queued: Notify::new(),
+            _lock: lock,
+        };
+        store.load()?;
+        Ok(Self {
+            store: Arc::new(store),
+        })
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Store) -> Result<T, QueueError> + Send + 'static,
+    ) -> Result<T, QueueError> {
+        let store = self.store.clone();
+        match tokio::task::spawn_blocking(move || work(&store)).await {
+            Ok(result) => result,
+            Err(e) => Err(QueueError::Storage {
+                doing: "work in",
+                path: self.store.dir.clone(),
+                source: std::io::Error::other(e),
+            }),
+        }
+    }
+
+    async fn with_lease<T: Send + 'static>(
+        &self,
+        lease: &Lease,
+        work: impl FnOnce(&Store, &Entry, &mut Live) -> Result<T, QueueError> + Send + 'static,
+    ) -> Result<T, QueueError> {
+        let (id, fence) = (lease.id, lease.fence);
+        self.blocking(move |store| {
+            let entry = store.entry(id)?;
+            let mut live = guard(&entry.live);
+            let holds = live
+                .job
+                .as_ref()
+                .is_some_and(|job| job.state.fence() == Some(fence));
+            if !holds {
+                return Err(QueueError::LostClaim(id));
+            }
+            work(store, &entry, &mut live)
+        })
+        .await
+    }
+}
+
+/// A poisoned lock only says that a thread panicked; every operation leaves the data whole before it can.
+fn guard<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[async_trait]
+impl Queue for Embedded {
+    async fn submit(&self, job: Job) -> Result<Record, QueueError> {
+        self.blocking(move |store| store.submit(job)).await
+    }
+
+    async fn claim(&self, pod: &PodName) -> Result<Claim, QueueError> {
+        loop {
+            // Armed before the look, so that no job that joins in between is missed.
+            let queued = self.store.queued.notified();
+            let (answer, claimed) = oneshot::channel();
+            let pod = pod.clone();
+            self.blocking(move |store| {
+                if let Err(Ok(Some(claim))) = answer.send(store.try_claim(&pod)) {
+                    store.give_back(&claim);
+                }
+                Ok(())
+            })
+            .await?;
+            match claimed.await {
+                Ok(Ok(Some(claim))) => return Ok(claim),
+                Ok(Err(error)) => return Err(error),
+                Ok(Ok(None)) | Err(_) => queued.await,
+            }
+        }
+    }
+
+    async fn update(&self, lease: &Lease, run: &Run) -> Result<(), QueueError> {
+        let run = run.clone();
+        self.with_lease(lease, move |store, entry, live| {
+            let Some(mut job) = live.job.clone() else {
+                return Err(QueueError::LostClaim(entry.id));
+            };
+            job.run = run;
+            store.write(&job)?;
+            live.job = Some(job);
+            Ok(())
+        })
+        .await
+    }
+
+    async fn append(&self, lease: &Lease, events: Vec<EventBody>) -> Result<u64, QueueError> {
+        self.with_lease(lease, move |store, entry, live| {
+            store.append(entry, live, events)
+        })
+        .await
+    }
+
+    async fn finish(
+        &self,
+        lease: &Lease,
+        run: &Run,
+        outcome: Outcome,
+    ) -> Result<Record, QueueError> {
+        let (fence, run) = (lease.fence, run.clone());
+        let transition = Transition::Finish {
+            fence,
+            outcome,
+            at: Timestamp::now(),
+        };
+        self.with_lease(lease, move |store, entry, live| {
+            store.move_job(entry, live, Some(run), &transition, None)
+        })
+        .await
+    }
+
+    async fn requeue(&self, lease: &Lease, run: &Run, why: Requeue) -> Result<Record, QueueError> {
+        let (fence, run) = (lease.fence, run.clone());
+        let transition = Transition::Requeue {
+            fence,
+            why,
+            at: Timestamp::now(),
+        };
+        self.with_lease(lease, move |store, entry, live| {
+            let record = store.move_job(entry, live, Some(run), &transition, Some(why.as_str()))?;
+            if !record.status.is_ended() {
+                store.enqueue_front(entry.id);
+            }
+            Ok(record)
+        })
+        .await
+    }
+
+    async fn cancel(&self, id: JobId) -> Result<Record, QueueError> {
+        self.blocking(move |store| store.cancel(id)).await
+    }
+
+    async fn get(&self, id: JobId) -> Result<Record, QueueError> {
+        self.blocking(move |store| store.record(&*store.entry(id)?))
+            .await
+    }
+
+    async fn find(&self, prefix: &str, limit: usize) -> Result<Vec<JobId>, QueueError> {
+        Ok(guard(&self.store.index).find(prefix, limit))
+    }
+
+    async fn list(&self, filter: &Filter) -> Result<Page, QueueError> {
+        let filter = filter.clone();
+        self.blocking(move |store| store.list(&filter)).await
+    }
+
+    async fn events(&self, id: JobId, cursor: Cursor) -> Result<(Vec<Event>, Cursor), QueueError> {
+        self.blocking(move |store| {
+            let entry = store.entry(id)?;
+            let last = store.last_event(&entry)?;
+            if cursor.seq >= last {
+                return Ok((Vec::new(), cursor));
+            }
+            event_log::read(&files::events_path(&store.dir, id), cursor, last)
+        })
+        .await
+    }
+
+    async fn watch(&self, id: JobId) -> Result<watch::Receiver<u64>, QueueError> {
+        self.blocking(move |store| {
+            let entry = store.entry(id)?;
+            store.last_event(&entry)?;
+            Ok(entry.seq.subscribe())
+        })
+        .await
+    }
+
+    async fn depth(&self) -> Depth {
+        guard(&self.store.index).depth()
+    }
+
+    async fn sweep(&self, now: Timestamp) -> Result<Vec<Record>, QueueError> {
+        self.blocking(move |store| store.sweep(now)).await
+    }
+}
+
+impl Store {
+    fn load(&self) -> Result<(), QueueError> {
+        let mut waiting = Vec::new();
+        for id in files::job_ids(&self.dir)? {
+            match files::read_job(&self.dir, id) {
+                Ok(job) => {
+                    let interrupted = matches!(job.state, State::Running { .. });
+                    let entry = guard(&self.index).insert(job);
+                    self.recover(&entry)?;
+                    let live = guard(&entry.live);
+                    if let Some(Job {
+                        state: State::Queued { since },
+                        ..
+                    }) = live.job
+                    {
+                        waiting.push((!interrupted, since, id));
+                    }
+                }
+                Err(QueueError::Damaged { path, problem }) => {
+                    tracing::error!(path = %path.display(), problem, "a job record is damaged and left out; its file is kept");
+                    guard(&self.index).damaged.insert(id, problem);
+                }
+                Err(other) => return Err(other),
+            }
+        }
+        waiting.sort_unstable();
+        guard(&self.index)
+            .queue
+            .extend(waiting.into_iter().map(|(_, _, id)| id));
+        Ok(())
+    }
+
+    /// Brings a job's stream up to its record, and a job that was running back into the queue.
+    fn recover(&self, entry: &Entry) -> Result<(), QueueError> {
+        let mut live = guard(&entry.live);
+        let Some(job) = live.job.clone() else {
+            return Ok(());
+        };
+        let last = self.log(entry, &mut live)?.last_event()?;
+        let told = matches!(&last.map(|e| e.body), Some(EventBody::Status { status, attempt, .. })
+            if *status == Status::from(&job.state) && *attempt == job.attempt);
+        match &job.state {
+            State::Running { fence, .. } => {
+                let why = Requeue::Reclaimed;
+                let transition = Transition::Requeue {
+                    fence: *fence,
+                    why,
+                    at: Timestamp::now(),
+                };
+                self.move_job(entry, &mut live, None, &transition, Some(why.as_str()))?;
+            }
+            State::Queued { .. } if !told => {
+                self.append(entry, &mut live, vec![status_event(&job, None)])?;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn submit(&self, job: Job) -> Result<Record, QueueError> {
+        let id = job.id;
+        self.write(&job)?;
+        let entry = Arc::new(Entry::new(job.clone()));
+        let told = self.append(
+            &entry,
+            &mut guard(&entry.live),
+            vec![status_event(&job, None)],
+        );
+        if let Err(error) = told {
+            files::remove_job(&self.dir, id);
+            return Err(error);
+        }
+        let mut index = guard(&self.index);
+        index.add(entry);
+        index.queue.push_back(id);
+        drop(index);
+        self.queued.notify_one();
+        Ok(Record::from(&job))
+    }
+
+    fn try_claim(&self, pod: &PodName) -> Result<Option<Claim>, QueueError> {
+        loop {
+            let Some(id) = guard(&self.index).queue.pop_front() else {
+                return Ok(None);
+            };
+            match self.claim_one(id, pod) {
+                Ok(Some(claim)) => {
+                    // One notification wakes one waiter; with more jobs waiting, wake the next.
+                    if !guard(&self.index).queue.is_empty() {
+                        self.queued.notify_one();
+                    }
+                    return Ok(Some(claim));
+                }
+                Ok(None) => {}
+                Err(error) => {
+                    self.enqueue_front(id);
+                    return Err(error);
+                }
+            }
+        }
+    }
+
+    fn claim_one(&self, id: JobId, pod: &PodName) -> Result<Option<Claim>, QueueError> {
+        let Ok(entry) = self.entry(id) else {
+            return Ok(None);
+        };
+        let mut live = guard(&entry.live);
+        let Some(job) = &live.job else {
+            return Ok(None);
+        };
+        if !matches!(job.state, State::Queued { .. }) {
+            return Ok(None);
+        }
+        // The attempts of one job are counted, so their number is a fence.
+        let fence = Fence(u64::from(job.attempt) + 1);
+        let transition = Transition::Claim {
+            pod: pod.clone(),
+            fence,
+            at: Timestamp::now(),
+        };
+        self.move_job(&entry, &mut live, None, &transition, None)?;
+        let holder = Holder {
+            cancelled: CancellationToken::new(),
+            lost: CancellationToken::new(),
+        };
+        let lease = Lease {
+            id,
+            fence,
+            cancelled: holder.cancelled.clone(),
+            lost: holder.lost.clone(),
+        };
+        live.holder = Some(holder);
+        Ok(live.job.clone().map(|job| Claim { job, lease }))
+    }
+
+    /// Whoever asked for this claim has gone.
+    fn give_back(&self, claim: &Claim) {
+        let why = Requeue::HandOff;
+        let transition = Transition::Requeue {
+            fence: claim.lease.fence,
+            why,
+            at: Timestamp::now(),
+        };
+        let given = self.entry(claim.job.id).and_then(|entry| {
+            self.move_job(
+                &entry,
+                &mut guard(&entry.live),
+                None,
+                &transition,
+                Some(why.as_str()),
+            )
+        });
+        match given {
+            Ok(_) => self.enqueue_front(claim.job.id),
+            Err(error) => {
+                tracing::error!(job = %claim.job.id, %error, "a claimed job could not be given back; the next start will")
+            }
+        }
+    }
+
+    fn enqueue_front(&self, id: JobId) {
+        guard(&self.index).queue.push_front(id);
+        self.queued.notify_one();
+    }
+
+    fn cancel(&self, id: JobId) -> Result<Record, QueueError> {
+        let entry = self.entry(id)?;
+        let mut live = guard(&entry.live);
+        if live.job.is_none() {
+            drop(live);
+            return self.record(&entry);
+        }
+        let record = self.move_job(
+            &entry,
+            &mut live,
+            None,
+            &Transition::Cancel {
+                at: Timestamp::now(),
+            },
+            Some("cancel_requested"),
+        )?;
+        if record.status.is_ended() {
+            guard(&self.index).queue.retain(|queued| *queued != id);
+        } else if let Some(holder) = &live.holder {
+            holder.cancelled.cancel();
+        }
+        Ok(record)
+    }
+
+    /// Carries out a transition: first the record, then the events that tell of it, then memory.
+    fn move_job(
+        &self,
+        entry: &Entry,
+        live: &mut Live,
+        run: Option<Run>,
+        transition: &Transition,
+        reason: Option<&str>,
+    ) -> Result<Record, QueueError> {
+        let Some(mut job) = live.job.clone() else {
+            return Err(QueueError::LostClaim(entry.id));
+        };
+        if let Some(run) = run {
+            job.run = run;
+        }
+        job.apply(transition)?;
+        let record = self.write(&job)?;
+        let ended = job.state.is_ended();
+        let mut told = vec![status_event(&job, reason.filter(|_| !ended))];
+        if ended {
+            told.push(end_event(&record));
+        }
+        self.append(entry, live, told)?;
+        entry.summarize(&job);
+        if !matches!(job.state, State::Running { .. }) {
+            live.holder = None;
+        }
+        live.job = (!ended).then_some(job);
+        if ended {
+            live.log = None;
+        }
+        Ok(record)
+    }
+
+    fn write(&self, job: &Job) -> Result<Record, QueueError> {
+        let record = Record::from(job);
+        files::write_record(&self.dir, job.id, &record)?;
+        Ok(record)
+    }
+
+    fn log<'a>(&self, entry: &Entry, live: &'a mut Live) -> Result<&'a mut EventLog, QueueError> {
+        if live.log.is_none() {
+            let log = EventLog::open(files::events_path(&self.dir, entry.id))?;
+            entry.seq.send_replace(log.last());
+            live.log = Some(log);
+        }
+        live.log.as_mut().ok_or(QueueError::NotFound(entry.id))
+    }
+
+    fn append(
+        &self,
+        entry: &Entry,
+        live: &mut Live,
+        events: Vec<EventBody>,
+    ) -> Result<u64, QueueError> {
+        let log = self.log(entry, live)?;
+        let last = log.append(events)?;
+        // Published only now that it is stored: nobody sees an event that a crash could take back.
+        entry.seq.send_replace(last);
+        Ok(last)
+    }
+
+    /// The number of a job's last event; opens the stream of a job that ended in an earlier life of the process.
+    fn last_event(&self, entry: &Entry) -> Result<u64, QueueError> {
+        let known = *entry.seq.borrow();
+        if known > 0 {
+            return Ok(known);
+        }
+        let mut live = guard(&entry.live);
+        let ended = live.job.is_none();
+        let log = self.log(entry, &mut live)?;
+        let last = log.last_event()?;
+        if ended && !matches!(last.map(|e| e.body), Some(EventBody::End { .. })) {
+            let record = files::read_record(&self.dir, entry.id)?;
+            self.append(entry, &mut live, vec![end_event(&record)])?;
+        }
+        if ended {
+            live.log = None;
+        }
+        Ok(*entry.seq.borrow())
+    }
+
+    fn entry(&self, id: JobId) -> Result<Arc<Entry>, QueueError> {
+        let index = guard(&self.index);
+        match (index.get(id), index.damaged.get(&id)) {
+            (Some(entry), _) => Ok(entry),
+            (None, Some(problem)) => Err(QueueError::Damaged {
+                path: files::record_path(&self.dir, id),
+                problem: problem.clone(),
+            }),
+            (None, None) => Err(QueueError::NotFound(id)),
+        }
+    }
+
+    fn record(&self, entry: &Entry) -> Result<Record, QueueError> {
+        match &guard(&entry.live).job {
+            Some(job) => return Ok(Record::from(job)),
+            None => {}
+        }
+        files::read_record(&self.dir, entry.id)
+    }
+
+    fn list(&self, filter: &Filter) -> Result<Page, QueueError> {
+        let limit = filter.limit.max(1);
+        let mut page = Page::default();
+        let mut after = filter.after;
+        loop {
+            // In steps, so that a long list never holds the index for long.
+            let (entries, next) = guard(&self.index).step(after, filter, limit + 1);
+            for entry in entries {
+                let record = match self.record(&entry) {
+                    Ok(record) => record,
+                    // Its time was over while we looked.
+                    Err(QueueError::NotFound(_)) => continue,
+                    Err(other) => return Err(other),
+                };
+                if filter
+                    .text
+                    .as_ref()
+                    .is_some_and(|text| !record.task.contains(text.as_str()))
+                {
+                    continue;
+                }
+                if page.jobs.len() == limit {
+                    page.next = page.jobs.last().and_then(|r| r.id.parse().ok());
+                    return Ok(page);
+                }
+                page.jobs.push(record);
+            }
+            match next {
+                Some(next) => after = Some(next),
+                None => return Ok(page),
+            }
+        }
+    }
+
+    fn sweep(&self, now: Timestamp) -> Result<Vec<Record>, QueueError> {
+        let mut forgotten = Vec::new();
+        let overdue = guard(&self.index).overdue(now);
+        for entry in overdue {
+            let mut live = guard(&entry.live);
+            match &live.job {
+                Some(Job {
+                    state: State::Queued { .. },
+                    ..
+                }) => {
+                    self.move_job(
+                        &entry,
+                        &mut live,
+                        None,
+                        &Transition::Expire { at: now },
+                        None,
+                    )?;
+                    guard(&self.index).queue.retain(|id| *id != entry.id);
+                }
+                None => {
+                    let record = files::read_record(&self.dir, entry.id);
+                    guard(&self.index).remove(&entry);
+                    files::remove_job(&self.dir, entry.id);
+                    forgotten.extend(record.ok());
+                }
+                Some(_) => {}
+            }
+        }
+        Ok(forgotten)
+    }
+}
+
+fn status_event(job: &Job, reason: Option<&str>) -> EventBody {
+    let status = Status::from(&job.state);
+    EventBody::Status {
+        status,
+        attempt: job.attempt,
+        pod: job
+            .run
+            .pod
+            .as_ref()
+            .filter(|_| status == Status::Running)
+            .map(ToString::to_string),
+        reason: reason.map(str::to_owned),
+    }
+}
+
+fn end_event(record: &Record) -> EventBody {
+    EventBody::End {
+        status: record.status,
+        exit_code: record.exit_code,
+        failure: record.failure.clone(),
+        attempt: record.attempt,
+        cost_usd: record.cost_usd,
+        pr_url: record.pr_url.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,164 @@
+//! One job's events: a file of JSON lines that only grows.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+
+use super::files::failed;
+use crate::job::{Event, EventBody};
+use crate::queue::{Cursor, QueueError};
+
+/// About how many bytes of events one read returns.
+const PAGE_BYTES: u64 = 256 * 1024;
+
+/// The writing end.
+pub(super) struct EventLog {
+    path: PathBuf,
+    file: File,
+    /// The length up to which every line is whole.
+    len: u64,
+    last: u64,
+}
+
+impl EventLog {
+    /// Opens the file, cuts off a line that a crash left unfinished, and finds the number of the last event.
+    pub(super) fn open(path: PathBuf) -> Result<Self, QueueError> {
+        let file = OpenOptions::new()
+            .read(true)
+            .append(true)
+            .create(true)
+            .open(&path)
+            .map_err(failed("open", &path))?;
+        let mut log = Self {
+            path,
+            file,
+            len: 0,
+            last: 0,
+        };
+        let (whole, last) = log.scan().map_err(failed("read", &log.path))?;
+        log.len = whole;
+        log.last = last.map_or(0, |e| e.seq);
+        log.file
+            .set_len(whole)
+            .map_err(failed("repair", &log.path))?;
+        Ok(log)
+    }
+
+    /// The number of the last event; 0: there is none.
+    pub(super) fn last(&self) -> u64 {
+        self.last
+    }
+
+    /// The last event.
+    pub(super) fn last_event(&self) -> Result<Option<Event>, QueueError> {
+        Ok(self.scan().map_err(failed("read", &self.path))?.1)
+    }
+
+    /// Appends events, all or none of them, and returns the number of the last. Changes of status reach the disk before it returns.
+    pub(super) fn append(&mut self, bodies: Vec<EventBody>) -> Result<u64, QueueError> {
+        let ts = Timestamp::now();
+        let must_sync = bodies
+            .iter()
+            .any(|b| matches!(b, EventBody::Status { .. } | EventBody::End { .. }));
+        let mut bytes = Vec::with_capacity(bodies.len() * 128);
+        let mut seq = self.last;
+        for body in bodies {
+            seq += 1;
+            let event = Event { seq, ts, body };
+            serde_json::to_writer(&mut bytes, &event)
+                .map_err(|e| failed("write", &self.path)(e.into()))?;
+            bytes.push(b'\n');
+        }
+        let written = self.file.write_all(&bytes).and_then(|()| {
+            if must_sync {
+                self.file.sync_data()
+            } else {
+                Ok(())
+            }
+        });
+        if let Err(e) = written {
+            // Part of a line may be there; nobody has been told of it.
+            drop(self.file.set_len(self.len));
+            return Err(failed("write", &self.path)(e));
+        }
+        self.len += bytes.len() as u64;
+        self.last = seq;
+        Ok(seq)
+    }
+
+    /// The length of the whole lines, and the last of them. Reads backwards, so its cost does not grow with the file.
+    fn scan(&self) -> io::Result<(u64, Option<Event>)> {
+        let mut file = File::open(&self.path)?;
+        let len = file.metadata()?.len();
+        let mut window = 8 * 1024;
+        loop {
+            let start = len.saturating_sub(window);
+            file.seek(SeekFrom::Start(start))?;
+            let mut tail = Vec::new();
+            Read::by_ref(&mut file)
+                .take(len - start)
+                .read_to_end(&mut tail)?;
+            if let Some(found) = last_line(&tail, start == 0) {
+                let (end, line) = found;
+                let event = line.map(serde_json::from_slice).transpose()?;
+                return Ok((start + end as u64, event));
+            }
+            window *= 4;
+        }
+    }
+}
+
+/// The end of the last whole line in `tail`, and that line; none if it begins before `tail` does.
+fn last_line(tail: &[u8], from_start: bool) -> Option<(usize, Option<&[u8]>)> {
+    let Some(end) = tail.iter().rposition(|b| *b == b'\n') else {
+        return from_start.then_some((0, None));
+    };
+    let before = tail.get(..end)?;
+    match before.iter().rposition(|b| *b == b'\n') {
+        Some(start) => Some((end + 1, before.get(start + 1..))),
+        None if from_start => Some((end + 1, Some(before))),
+        None => None,
+    }
+}
+
+/// The events after `cursor` up to number `last`, about [`PAGE_BYTES`] of them.
+pub(super) fn read(
+    path: &Path,
+    cursor: Cursor,
+    last: u64,
+) -> Result<(Vec<Event>, Cursor), QueueError> {
+    let file = File::open(path).map_err(failed("read", path))?;
+    read_from(file, cursor, last).map_err(failed("read", path))
+}
+
+fn read_from(mut file: File, mut cursor: Cursor, last: u64) -> io::Result<(Vec<Event>, Cursor)> {
+    file.seek(SeekFrom::Start(cursor.hint))?;
+    let mut reader = BufReader::with_capacity(64 * 1024, file);
+    let (mut events, mut line, mut read) = (Vec::new(), Vec::new(), 0);
+    while cursor.seq < last && read < PAGE_BYTES {
+        line.clear();
+        let length = reader.read_until(b'\n', &mut line)? as u64;
+        if line.last() != Some(&b'\n') {
+            break;
+        }
+        cursor.hint += length;
+        // Most lines before the cursor need not be parsed whole.
+        if seq_of(&line).is_some_and(|seq| seq <= cursor.seq) {
+            continue;
+        }
+        let event: Event = serde_json::from_slice(&line)?;
+        cursor.seq = event.seq;
+        read += length;
+        events.push(event);
+    }
+    Ok((events, cursor))
+}
+
+/// The number at the beginning of a line that this module wrote.
+fn seq_of(line: &[u8]) -> Option<u64> {
+    let digits = line.strip_prefix(br#"{"seq":"#)?;
+    let end = digits.iter().position(|b| *b == b',')?;
+    std::str::from_utf8(digits.get(..end)?).ok()?.parse().ok()
+}

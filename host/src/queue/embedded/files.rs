@@ -1,0 +1,145 @@
+//! The files of the store: names, atomic replacement, and what is done when the store opens.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use crate::job::{Job, JobId, Record};
+use crate::queue::QueueError;
+
+const TEMPORARY: &str = ".tmp-";
+
+pub(super) fn record_path(dir: &Path, id: JobId) -> PathBuf {
+    dir.join(format!("{id}.json"))
+}
+
+pub(super) fn events_path(dir: &Path, id: JobId) -> PathBuf {
+    dir.join(format!("{id}.events.jsonl"))
+}
+
+pub(super) fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> QueueError {
+    move |source| QueueError::Storage {
+        doing,
+        path: path.to_owned(),
+        source,
+    }
+}
+
+/// Makes the directory and keeps other processes out of it for as long as the file is open.
+pub(super) fn lock_dir(dir: &Path) -> Result<File, QueueError> {
+    fs::create_dir_all(dir).map_err(failed("create", dir))?;
+    let path = dir.join(".lock");
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .map_err(failed("open", &path))?;
+    rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).map_err(|e| {
+        let source = if e == rustix::io::Errno::WOULDBLOCK {
+            io::Error::other(
+                "another agenticore process uses this jobs directory: stop it, or give this one its own AGENTICORE_JOBS_DIR",
+            )
+        } else {
+            e.into()
+        };
+        QueueError::Storage { doing: "lock", path, source }
+    })?;
+    Ok(file)
+}
+
+/// Removes what writes that a crash interrupted left behind.
+pub(super) fn remove_temporaries(dir: &Path) -> Result<(), QueueError> {
+    for name in names(dir)? {
+        if name.starts_with(TEMPORARY) {
+            let path = dir.join(name);
+            fs::remove_file(&path).map_err(failed("remove", &path))?;
+        }
+    }
+    Ok(())
+}
+
+/// The jobs that have a record.
+pub(super) fn job_ids(dir: &Path) -> Result<Vec<JobId>, QueueError> {
+    Ok(names(dir)?
+        .iter()
+        .filter_map(|name| name.strip_suffix(".json")?.parse().ok())
+        .collect())
+}
+
+fn names(dir: &Path) -> Result<Vec<String>, QueueError> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(dir).map_err(failed("list", dir))? {
+        names.extend(
+            entry
+                .map_err(failed("list", dir))?
+                .file_name()
+                .into_string()
+                .ok(),
+        );
+    }
+    Ok(names)
+}
+
+/// Replaces the record: a crash leaves the old one or the new one, never a part.
+pub(super) fn write_record(dir: &Path, id: JobId, record: &Record) -> Result<(), QueueError> {
+    let path = record_path(dir, id);
+    let bytes = serde_json::to_vec(record).map_err(|e| failed("write", &path)(e.into()))?;
+    let temporary = dir.join(format!("{TEMPORARY}{id}"));
+    let written = write_synced(&temporary, &bytes)
+        .and_then(|()| fs::rename(&temporary, &path))
+        .and_then(|()| sync_dir(dir));
+    written.map_err(|e| {
+        // What cannot be removed now is removed when the store opens.
+        drop(fs::remove_file(&temporary));
+        failed("write", &path)(e)
+    })
+}
+
+fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = File::create(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+fn sync_dir(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
+}
+
+pub(super) fn read_record(dir: &Path, id: JobId) -> Result<Record, QueueError> {
+    let path = record_path(dir, id);
+    let bytes = match fs::read(&path) {
+        Ok(bytes) => bytes,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(QueueError::NotFound(id)),
+        Err(e) => return Err(failed("read", &path)(e)),
+    };
+    serde_json::from_slice(&bytes).map_err(|e| QueueError::Damaged {
+        path,
+        problem: e.to_string(),
+    })
+}
+
+pub(super) fn read_job(dir: &Path, id: JobId) -> Result<Job, QueueError> {
+    let damaged = |problem| QueueError::Damaged {
+        path: record_path(dir, id),
+        problem,
+    };
+    let job = Job::try_from(read_record(dir, id)?).map_err(damaged)?;
+    if job.id == id {
+        Ok(job)
+    } else {
+        Err(damaged(format!("it holds the job {}", job.id)))
+    }
+}
+
+/// Removes both files; what is left over is found again when the store opens.
+pub(super) fn remove_job(dir: &Path, id: JobId) {
+    for path in [record_path(dir, id), events_path(dir, id)] {
+        match fs::remove_file(&path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                tracing::warn!(path = %path.display(), error = %e, "cannot remove the file of a forgotten job");
+            }
+            _ => {}
+        }
+    }
+}

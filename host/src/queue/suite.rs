@@ -1,0 +1,444 @@
+//! What every store must do, as a suite that runs over each of them.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests"
+)]
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::{Claim, Cursor, Filter, Queue, QueueError};
+use crate::git::UrlPolicy;
+use crate::job::{
+    Event, EventBody, Failure, FailureClass, Job, JobId, LogStream, Outcome, PodName, Request,
+    RequestBody, RequestPolicy, Requeue, Status,
+};
+
+pub(crate) fn request(task: &str) -> Request {
+    let policy = RequestPolicy {
+        urls: UrlPolicy { allow_file: false },
+        default_profile: "code".parse().unwrap(),
+        ttl_seconds: 60,
+    };
+    RequestBody {
+        task: task.into(),
+        ..RequestBody::default()
+    }
+    .parse(&policy)
+    .unwrap()
+}
+
+pub(crate) fn job(task: &str) -> Job {
+    Job::new(JobId::random(), request(task), Timestamp::now())
+}
+
+pub(crate) fn pod() -> PodName {
+    "pod-0".parse().unwrap()
+}
+
+pub(crate) fn log(text: impl Into<String>) -> EventBody {
+    EventBody::Log {
+        stream: LogStream::Agent,
+        text: text.into(),
+    }
+}
+
+/// Every event of a job.
+pub(crate) async fn all_events(queue: &dyn Queue, id: JobId) -> Vec<Event> {
+    let (mut all, mut cursor) = (Vec::new(), Cursor::default());
+    loop {
+        let (page, next) = queue.events(id, cursor).await.unwrap();
+        if page.is_empty() {
+            return all;
+        }
+        all.extend(page);
+        cursor = next;
+    }
+}
+
+pub(crate) fn assert_whole(events: &[Event]) {
+    let seqs: Vec<u64> = events.iter().map(|e| e.seq).collect();
+    assert_eq!(seqs, (1..=events.len() as u64).collect::<Vec<_>>());
+    let ends: Vec<usize> = events
+        .iter()
+        .enumerate()
+        .filter(|(_, e)| matches!(e.body, EventBody::End { .. }))
+        .map(|(i, _)| i)
+        .collect();
+    assert!(
+        ends.is_empty() || ends == [events.len() - 1],
+        "one end, and nothing after it: {ends:?}"
+    );
+}
+
+fn statuses(events: &[Event]) -> Vec<String> {
+    let name = |e: &Event| match &e.body {
+        EventBody::Status {
+            status,
+            attempt,
+            reason,
+            ..
+        } => Some(format!(
+            "{status}/{attempt}{}",
+            reason.as_ref().map(|r| format!("/{r}")).unwrap_or_default()
+        )),
+        EventBody::End { status, .. } => Some(format!("end {status}")),
+        _ => None,
+    };
+    events.iter().filter_map(name).collect()
+}
+
+/// Runs the whole suite over stores that `open` makes; each is empty.
+pub(crate) async fn run<Q: Queue>(open: impl Fn() -> Q) {
+    a_job_goes_through_its_life(&open()).await;
+    jobs_are_claimed_in_order_and_once(Arc::new(open())).await;
+    a_waiting_claim_gets_the_next_job(Arc::new(open())).await;
+    a_dropped_claim_claims_nothing(&open()).await;
+    a_lost_claim_writes_nothing(&open()).await;
+    cancelling_works_in_every_state(&open()).await;
+    a_handed_off_job_is_next(&open()).await;
+    readers_see_every_event_once(Arc::new(open())).await;
+    lists_are_paged_and_filtered(&open()).await;
+    time_to_live_is_kept(&open()).await;
+}
+
+async fn claim(queue: &dyn Queue) -> Claim {
+    tokio::time::timeout(Duration::from_secs(20), queue.claim(&pod()))
+        .await
+        .unwrap()
+        .unwrap()
+}
+
+async fn a_job_goes_through_its_life(queue: &dyn Queue) {
+    let job = job("one");
+    let id = job.id;
+    assert_eq!(queue.submit(job).await.unwrap().status, Status::Queued);
+    let Claim { job, lease } = claim(queue).await;
+    assert_eq!((job.id, job.attempt), (id, 1));
+    assert_eq!(queue.get(id).await.unwrap().pod_name, "pod-0");
+    let mut run = job.run.clone();
+    run.exit_code = Some(3);
+    queue.update(&lease, &run).await.unwrap();
+    assert_eq!(
+        queue
+            .append(&lease, vec![log("a"), log("b")])
+            .await
+            .unwrap(),
+        4
+    );
+    let failure = Failure::new(FailureClass::Agent, "exit code 3", "look at the log");
+    let record = queue
+        .finish(&lease, &run, Outcome::Failed(failure))
+        .await
+        .unwrap();
+    assert_eq!(
+        (record.status, record.error.as_deref()),
+        (Status::Failed, Some("exit code 3"))
+    );
+    assert_eq!(queue.get(id).await.unwrap(), record);
+    let events = all_events(queue, id).await;
+    assert_whole(&events);
+    assert_eq!(
+        statuses(&events),
+        ["queued/0", "running/1", "failed/1", "end failed"]
+    );
+    assert!(matches!(
+        queue.append(&lease, vec![log("late")]).await,
+        Err(QueueError::LostClaim(_))
+    ));
+    assert!(matches!(
+        queue.get(JobId::random()).await,
+        Err(QueueError::NotFound(_))
+    ));
+    assert_eq!(queue.find(&id.to_string()[..8], 2).await.unwrap(), [id]);
+}
+
+async fn jobs_are_claimed_in_order_and_once<Q: Queue>(queue: Arc<Q>) {
+    let mut ids = Vec::new();
+    for n in 0..40 {
+        ids.push(queue.submit(job(&format!("{n}"))).await.unwrap().id);
+    }
+    let first = claim(&*queue).await;
+    assert_eq!(first.job.id.to_string(), ids[0]);
+    let workers: Vec<_> = (0..8)
+        .map(|_| {
+            let queue = queue.clone();
+            tokio::spawn(async move {
+                let mut mine = Vec::new();
+                while let Ok(claim) =
+                    tokio::time::timeout(Duration::from_millis(500), queue.claim(&pod())).await
+                {
+                    mine.push(claim.unwrap().job.id.to_string());
+                }
+                mine
+            })
+        })
+        .collect();
+    let mut seen = vec![first.job.id.to_string()];
+    for worker in workers {
+        seen.extend(worker.await.unwrap());
+    }
+    assert_eq!(seen.len(), 40);
+    assert_eq!(
+        seen.into_iter().collect::<HashSet<_>>(),
+        ids.into_iter().collect()
+    );
+    assert_eq!(
+        (queue.depth().await.queued, queue.depth().await.running),
+        (0, 40)
+    );
+}
+
+async fn a_waiting_claim_gets_the_next_job<Q: Queue>(queue: Arc<Q>) {
+    let waiting = tokio::spawn({
+        let queue = queue.clone();
+        async move { claim(&*queue).await.job.id }
+    });
+    tokio::task::yield_now().await;
+    let id = queue.submit(job("x")).await.unwrap().id;
+    assert_eq!(waiting.await.unwrap().to_string(), id);
+}
+
+async fn a_dropped_claim_claims_nothing(queue: &dyn Queue) {
+    for _ in 0..50 {
+        drop(tokio::time::timeout(Duration::ZERO, queue.claim(&pod())).await);
+    }
+    let id = queue.submit(job("x")).await.unwrap().id;
+    for _ in 0..50 {
+        if let Ok(claim) = tokio::time::timeout(Duration::ZERO, queue.claim(&pod())).await {
+            assert_eq!(claim.unwrap().job.id.to_string(), id);
+            return;
+        }
+    }
+    assert_eq!(claim(queue).await.job.id.to_string(), id);
+}
+
+async fn a_lost_claim_writes_nothing(queue: &dyn Queue) {
+    let id = queue.submit(job("x")).await.unwrap().id;
+    let old = claim(queue).await;
+    queue
+        .requeue(&old.lease, &old.job.run, Requeue::Reclaimed)
+        .await
+        .unwrap();
+    assert!(old.lease.lost.is_cancelled());
+    let new = claim(queue).await;
+    assert_eq!((new.job.attempt, new.job.run.interruptions), (2, 1));
+    assert!(new.lease.fence > old.lease.fence);
+    let run = &old.job.run;
+    assert!(matches!(
+        queue.update(&old.lease, run).await,
+        Err(QueueError::LostClaim(_))
+    ));
+    assert!(matches!(
+        queue.append(&old.lease, vec![log("x")]).await,
+        Err(QueueError::LostClaim(_))
+    ));
+    assert!(matches!(
+        queue.finish(&old.lease, run, Outcome::Succeeded).await,
+        Err(QueueError::LostClaim(_))
+    ));
+    assert!(matches!(
+        queue.requeue(&old.lease, run, Requeue::HandOff).await,
+        Err(QueueError::LostClaim(_))
+    ));
+    queue
+        .finish(&new.lease, &new.job.run, Outcome::Succeeded)
+        .await
+        .unwrap();
+    let events = all_events(queue, id.parse().unwrap()).await;
+    assert_whole(&events);
+    assert_eq!(
+        statuses(&events),
+        [
+            "queued/0",
+            "running/1",
+            "queued/1/reclaimed",
+            "running/2",
+            "succeeded/2",
+            "end succeeded"
+        ]
+    );
+}
+
+async fn cancelling_works_in_every_state(queue: &dyn Queue) {
+    let waiting: JobId = queue
+        .submit(job("waits"))
+        .await
+        .unwrap()
+        .id
+        .parse()
+        .unwrap();
+    assert_eq!(
+        queue.cancel(waiting).await.unwrap().status,
+        Status::Cancelled
+    );
+    assert_eq!(
+        queue.cancel(waiting).await.unwrap().status,
+        Status::Cancelled
+    );
+    assert_whole(&all_events(queue, waiting).await);
+
+    let running: JobId = queue.submit(job("runs")).await.unwrap().id.parse().unwrap();
+    let held = claim(queue).await;
+    assert_eq!(held.job.id, running, "the cancelled job is not claimed");
+    let record = queue.cancel(running).await.unwrap();
+    assert_eq!(record.status, Status::Running);
+    assert!(record.cancel_requested_at.is_some() && held.lease.cancelled.is_cancelled());
+    // The pod dies before it can finish: the wish must hold.
+    let record = queue
+        .requeue(&held.lease, &held.job.run, Requeue::Reclaimed)
+        .await
+        .unwrap();
+    assert_eq!(record.status, Status::Cancelled);
+    assert_whole(&all_events(queue, running).await);
+    assert_eq!(queue.depth().await.queued, 0);
+    assert!(matches!(
+        queue.cancel(JobId::random()).await,
+        Err(QueueError::NotFound(_))
+    ));
+}
+
+async fn a_handed_off_job_is_next(queue: &dyn Queue) {
+    let first = queue.submit(job("first")).await.unwrap().id;
+    queue.submit(job("second")).await.unwrap();
+    let held = claim(queue).await;
+    queue
+        .requeue(&held.lease, &held.job.run, Requeue::HandOff)
+        .await
+        .unwrap();
+    let again = claim(queue).await;
+    assert_eq!(
+        (
+            again.job.id.to_string(),
+            again.job.attempt,
+            again.job.run.interruptions
+        ),
+        (first, 2, 0)
+    );
+}
+
+async fn readers_see_every_event_once<Q: Queue>(queue: Arc<Q>) {
+    let id: JobId = queue.submit(job("x")).await.unwrap().id.parse().unwrap();
+    let held = claim(&*queue).await;
+    let readers: Vec<_> = [0u64, 1, 5]
+        .into_iter()
+        .map(|after| {
+            let queue = queue.clone();
+            tokio::spawn(async move {
+                let mut watch = queue.watch(id).await.unwrap();
+                let (mut cursor, mut seen) = (Cursor::after(after), Vec::new());
+                loop {
+                    let (events, next) = queue.events(id, cursor).await.unwrap();
+                    cursor = next;
+                    seen.extend(events.iter().map(|e| e.seq));
+                    if events
+                        .iter()
+                        .any(|e| matches!(e.body, EventBody::End { .. }))
+                    {
+                        return (after, seen);
+                    }
+                    if events.is_empty() {
+                        watch.changed().await.unwrap();
+                    }
+                }
+            })
+        })
+        .collect();
+    for n in 0..200 {
+        // Lines of all lengths, some longer than a page.
+        let text = "x".repeat(if n % 50 == 7 { 300_000 } else { n });
+        queue
+            .append(&held.lease, vec![log(text), log(format!("{n}"))])
+            .await
+            .unwrap();
+    }
+    queue
+        .finish(&held.lease, &held.job.run, Outcome::Succeeded)
+        .await
+        .unwrap();
+    for reader in readers {
+        let (after, seen) = reader.await.unwrap();
+        assert_eq!(seen, (after + 1..=404).collect::<Vec<_>>());
+    }
+}
+
+async fn lists_are_paged_and_filtered(queue: &dyn Queue) {
+    let mut ids = Vec::new();
+    for n in 0..25 {
+        let id = queue.submit(job(&format!("task {n}"))).await.unwrap().id;
+        if n % 5 == 0 {
+            queue.cancel(id.parse().unwrap()).await.unwrap();
+        }
+        ids.push(id);
+    }
+    ids.reverse();
+    let mut filter = Filter {
+        limit: 10,
+        ..Filter::default()
+    };
+    let mut seen = Vec::new();
+    loop {
+        let page = queue.list(&filter).await.unwrap();
+        seen.extend(page.jobs.into_iter().map(|r| r.id));
+        match page.next {
+            Some(next) => filter.after = Some(next),
+            None => break,
+        }
+    }
+    assert_eq!(seen, ids);
+    let cancelled = Filter {
+        limit: 200,
+        statuses: vec![Status::Cancelled],
+        ..Filter::default()
+    };
+    assert_eq!(queue.list(&cancelled).await.unwrap().jobs.len(), 5);
+    let text = Filter {
+        limit: 200,
+        text: Some("task 13".into()),
+        ..Filter::default()
+    };
+    assert_eq!(queue.list(&text).await.unwrap().jobs.len(), 1);
+    let other = Filter {
+        limit: 200,
+        profile: Some("other".into()),
+        ..Filter::default()
+    };
+    assert!(queue.list(&other).await.unwrap().jobs.is_empty());
+}
+
+async fn time_to_live_is_kept(queue: &dyn Queue) {
+    let waits: JobId = queue
+        .submit(job("waits"))
+        .await
+        .unwrap()
+        .id
+        .parse()
+        .unwrap();
+    let now = Timestamp::now();
+    let later = |s| now + jiff::SignedDuration::from_secs(s);
+    assert!(queue.sweep(later(30)).await.unwrap().is_empty());
+    assert_eq!(queue.get(waits).await.unwrap().status, Status::Queued);
+    assert!(queue.sweep(later(90)).await.unwrap().is_empty());
+    assert_eq!(queue.get(waits).await.unwrap().status, Status::Expired);
+    assert_whole(&all_events(queue, waits).await);
+    let gone = queue.sweep(later(300)).await.unwrap();
+    assert_eq!(
+        gone.iter().map(|r| r.id.as_str()).collect::<Vec<_>>(),
+        [waits.to_string()]
+    );
+    assert!(matches!(
+        queue.get(waits).await,
+        Err(QueueError::NotFound(_))
+    ));
+    // A running job is never forgotten, however long it runs.
+    let runs: JobId = queue.submit(job("runs")).await.unwrap().id.parse().unwrap();
+    let _held = claim(queue).await;
+    queue.sweep(later(100_000)).await.unwrap();
+    assert_eq!(queue.get(runs).await.unwrap().status, Status::Running);
+}
