@@ -21,6 +21,8 @@ pub mod plugin;
 pub mod process;
 pub mod profile;
 
+pub mod bundled;
+
 pub mod api;
 pub mod cli;
 pub mod server;
