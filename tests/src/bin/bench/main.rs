@@ -1,0 +1,2 @@
+//! (frame follows)
+fn main() {}
