@@ -11,7 +11,6 @@ mod chain;
 mod error;
 mod folder;
 mod keys;
-mod name;
 mod root;
 mod store;
 #[cfg(test)]
@@ -26,7 +25,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 pub use error::ProfileError;
-pub use name::{NameError, ProfileName};
+use crate::job::{InvalidName, ProfileName};
 pub use root::{ProfileRoot, Source};
 pub use store::ProfileStore;
 
