@@ -24,8 +24,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-pub use error::ProfileError;
 use crate::job::{InvalidName, ProfileName};
+pub use error::ProfileError;
 pub use root::{ProfileRoot, Source};
 pub use store::ProfileStore;
 

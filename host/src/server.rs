@@ -66,6 +66,18 @@ pub async fn run_local(
     request: RequestBody,
     mut watch: impl FnMut(&Event) + Send,
 ) -> anyhow::Result<Record> {
+    // A store of its own: the jobs of the user's server are not this run's business, and may be in use.
+    let local = config.home.join("local");
+    std::fs::create_dir_all(&local)
+        .with_context(|| format!("cannot create {}", local.display()))?;
+    let store = tempfile::Builder::new()
+        .prefix("run-")
+        .tempdir_in(&local)
+        .context("cannot make a store for this run")?;
+    let config = Config {
+        jobs_dir: store.path().to_owned(),
+        ..config
+    };
     let host = Host::start(config).await?;
     let worker = tokio::spawn(worker::run(host.pod.clone(), host.shutdown.clone()));
     let _abort = AbortOnDrop(worker.abort_handle());
@@ -129,6 +141,8 @@ impl Host {
             instance,
             config,
         });
+        // Nobody runs yet, so whatever is there was left behind.
+        drop(std::fs::remove_dir_all(pod.temp_root()));
         let (shutdown, warm) = (Shutdown::default(), CancellationToken::new());
         let service = Service::new(pod.clone(), shutdown.stop_claiming.clone(), warm.clone());
         Ok(Self {

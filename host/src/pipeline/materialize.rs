@@ -98,15 +98,7 @@ impl Attempt<'_> {
             .map_err(plugin_failed)?;
         self.tell_plugin(&name, &report).await;
         let used = plugin_use(&plugin, &plan, &report);
-        let temp_dir = tempfile::Builder::new()
-            .prefix("agenticore-")
-            .tempdir()
-            .map_err(|e| {
-                host_failed(format!(
-                    "cannot make a temporary directory in {}: {e}",
-                    std::env::temp_dir().display()
-                ))
-            })?;
+        let temp_dir = self.temp_dir()?;
         let places = Places {
             config_dir,
             work_dir: work_dir.to_owned(),
@@ -124,6 +116,19 @@ impl Attempt<'_> {
             profile_timeout: profile.timeout,
         };
         Ok((launch, used))
+    }
+
+    /// A directory for the agent's temporary files, gone when the attempt is over or the server starts anew.
+    fn temp_dir(&self) -> Result<TempDir, Failure> {
+        let root = self.pod.temp_root();
+        std::fs::create_dir_all(&root)
+            .and_then(|()| tempfile::Builder::new().prefix("job-").tempdir_in(&root))
+            .map_err(|e| {
+                host_failed(format!(
+                    "cannot make a temporary directory in {}: {e}",
+                    root.display()
+                ))
+            })
     }
 
     /// Writes the plan's files beside the target and renames once.
