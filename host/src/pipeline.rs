@@ -80,9 +80,18 @@ struct Attempt<'a> {
 /// Runs a claimed job to its end, whatever that is, and records it.
 pub(crate) async fn run(pod: &Pod, claim: Claim, hand_off: CancellationToken) {
     let Claim { job, lease } = claim;
-    let interrupts = Interrupts { lease: lease.clone(), hand_off };
+    let interrupts = Interrupts {
+        lease: lease.clone(),
+        hand_off,
+    };
     let reporter = Reporter::start(pod.queue.clone(), lease.clone(), pod.config.max_event_bytes);
-    let mut attempt = Attempt { pod, job, lease, interrupts, reporter };
+    let mut attempt = Attempt {
+        pod,
+        job,
+        lease,
+        interrupts,
+        reporter,
+    };
     let ended = attempt.steps().await;
     attempt.finish(ended).await;
 }
@@ -100,9 +109,17 @@ impl Attempt<'_> {
 
     /// The profile, unless the job was interrupted more often than it allows.
     fn profile(&self) -> Result<Arc<Profile>, Halt> {
-        let profile = self.pod.profiles.load(self.job.request.profile.as_str()).map_err(|error| {
-            Failure::new(FailureClass::Profile, error.full_message(), "correct the profile and submit the job again")
-        })?;
+        let profile = self
+            .pod
+            .profiles
+            .load(self.job.request.profile.as_str())
+            .map_err(|error| {
+                Failure::new(
+                    FailureClass::Profile,
+                    error.full_message(),
+                    "correct the profile and submit the job again",
+                )
+            })?;
         let interruptions = self.job.run.interruptions;
         let resumable = self.job.run.transcript.is_some();
         let refused = profile.on_interrupt == OnInterrupt::Fail && !resumable && interruptions > 0;
@@ -110,9 +127,16 @@ impl Attempt<'_> {
             let limit = if refused {
                 "its profile says `on_interrupt: fail`".to_owned()
             } else {
-                format!("its profile allows {} attempts (`max_attempts`)", profile.max_attempts)
+                format!(
+                    "its profile allows {} attempts (`max_attempts`)",
+                    profile.max_attempts
+                )
             };
-            let times = if interruptions == 1 { "once".to_owned() } else { format!("{interruptions} times") };
+            let times = if interruptions == 1 {
+                "once".to_owned()
+            } else {
+                format!("{interruptions} times")
+            };
             return Err(Halt::Failed(Failure::new(
                 FailureClass::Lost,
                 format!("the server died {times} while it ran this job, and {limit}"),
@@ -123,7 +147,11 @@ impl Attempt<'_> {
     }
 
     /// Runs one step, tells of its beginning and end, and ends it early on an interrupt.
-    async fn stage<T>(&self, stage: Stage, step: impl Future<Output = Result<T, Halt>>) -> Result<T, Halt> {
+    async fn stage<T>(
+        &self,
+        stage: Stage,
+        step: impl Future<Output = Result<T, Halt>>,
+    ) -> Result<T, Halt> {
         self.tell(stage, StageState::Started, None).await;
         let result = tokio::select! {
             biased;
@@ -132,7 +160,10 @@ impl Attempt<'_> {
         };
         match &result {
             Ok(_) => self.tell(stage, StageState::Done, None).await,
-            Err(Halt::Failed(failure)) => self.tell(stage, StageState::Failed, Some(failure.message.clone())).await,
+            Err(Halt::Failed(failure)) => {
+                self.tell(stage, StageState::Failed, Some(failure.message.clone()))
+                    .await
+            }
             Err(Halt::Interrupted(_)) => {}
         }
         result
@@ -140,7 +171,13 @@ impl Attempt<'_> {
 
     async fn tell(&self, stage: Stage, state: StageState, detail: Option<String>) {
         tracing::debug!(stage = stage.as_str(), ?state, "stage");
-        self.reporter.send(EventBody::Stage { stage, state, detail }).await;
+        self.reporter
+            .send(EventBody::Stage {
+                stage,
+                state,
+                detail,
+            })
+            .await;
     }
 
     /// The job as plugins see it.

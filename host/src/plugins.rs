@@ -13,8 +13,8 @@ use crate::bundled;
 use crate::config::Config;
 use crate::job::JobId;
 use crate::plugin::{
-    self, CallContext, Code, Grant, GrantKind, Grants, HostOptions, Layer, LayerFile, LimitsPatch, Plugin, PluginError,
-    PluginHost, Policies,
+    self, CallContext, Code, Grant, GrantKind, Grants, HostOptions, Layer, LayerFile, LimitsPatch,
+    Plugin, PluginError, PluginHost, Policies,
 };
 use crate::profile::{Component, PluginRef, Profile};
 
@@ -22,8 +22,13 @@ use crate::profile::{Component, PluginRef, Profile};
 const KEPT_PROFILES: usize = 64;
 
 /// What profiles may grant freely where the operator sets no ceiling. A program still needs a policy document, or to be named.
-const OPEN_KINDS: [GrantKind; 5] =
-    [GrantKind::Program, GrantKind::Settings, GrantKind::Mcp, GrantKind::Permissions, GrantKind::Env];
+const OPEN_KINDS: [GrantKind; 5] = [
+    GrantKind::Program,
+    GrantKind::Settings,
+    GrantKind::Mcp,
+    GrantKind::Permissions,
+    GrantKind::Env,
+];
 
 /// Loads plugins for profiles.
 #[derive(Debug)]
@@ -41,11 +46,23 @@ impl Plugins {
     pub fn new(config: &Config) -> Result<Self, PluginError> {
         let documents: Vec<(&str, &str)> = bundled::policies()
             .iter()
-            .map(|file| (file.path, std::str::from_utf8(file.bytes).unwrap_or_default()))
+            .map(|file| {
+                (
+                    file.path,
+                    std::str::from_utf8(file.bytes).unwrap_or_default(),
+                )
+            })
             .collect();
-        let options =
-            HostOptions { ceiling: ceiling(config)?, policies: Policies::parse(&documents)?, ..HostOptions::default() };
-        Ok(Self { host: PluginHost::new(options)?, bundled: Mutex::default(), layers: Mutex::default() })
+        let options = HostOptions {
+            ceiling: ceiling(config)?,
+            policies: Policies::parse(&documents)?,
+            ..HostOptions::default()
+        };
+        Ok(Self {
+            host: PluginHost::new(options)?,
+            bundled: Mutex::default(),
+            layers: Mutex::default(),
+        })
     }
 
     /// The sandbox.
@@ -62,25 +79,42 @@ impl Plugins {
     pub async fn load(&self, reference: &PluginRef) -> Result<Arc<Plugin>, PluginError> {
         let plugin = match &reference.component {
             Component::Bundled(name) => self.load_bundled(name).await?,
-            Component::File(path) => self.host.load(plugin::read_component(path, self.host.limits()).await?).await?,
+            Component::File(path) => {
+                self.host
+                    .load(plugin::read_component(path, self.host.limits()).await?)
+                    .await?
+            }
         };
         match &reference.sha256 {
             Some(pin) if *pin != plugin.digest().to_string() => Err(PluginError::new(
                 Code::Digest,
-                format!("the component {} has the digest {}, but profile.yml pins {pin}", reference.component, plugin.digest()),
+                format!(
+                    "the component {} has the digest {}, but profile.yml pins {pin}",
+                    reference.component,
+                    plugin.digest()
+                ),
             )),
             _ => Ok(plugin),
         }
     }
 
     async fn load_bundled(&self, name: &str) -> Result<Arc<Plugin>, PluginError> {
-        let known = self.bundled.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned();
+        let known = self
+            .bundled
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(name)
+            .cloned();
         if let Some(plugin) = known {
             return Ok(plugin);
         }
-        let bytes = bundled::require_plugin(name).map_err(|e| PluginError::new(Code::File, e.to_string()))?;
+        let bytes = bundled::require_plugin(name)
+            .map_err(|e| PluginError::new(Code::File, e.to_string()))?;
         let plugin = self.host.load(bytes).await?;
-        self.bundled.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), plugin.clone());
+        self.bundled
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(name.to_owned(), plugin.clone());
         Ok(plugin)
     }
 
@@ -90,11 +124,19 @@ impl Plugins {
     /// [`PluginError`] when the profile's grants or limits are malformed or above the operator's.
     pub fn context(&self, reference: &PluginRef, job: JobId) -> Result<CallContext, PluginError> {
         let patch: LimitsPatch = serde_json::from_value(Value::Object(reference.limits.clone()))
-            .map_err(|e| PluginError::new(Code::Limits, format!("`plugin.limits` of profile.yml: {e}")))?;
+            .map_err(|e| {
+                PluginError::new(Code::Limits, format!("`plugin.limits` of profile.yml: {e}"))
+            })?;
         let grants: Grants = serde_json::to_value(&reference.grants)
             .and_then(serde_json::from_value)
-            .map_err(|e| PluginError::new(Code::Grant, format!("`plugin.grants` of profile.yml: {e}")))?;
-        Ok(CallContext { job_id: job.to_string(), limits: self.host.limits().lower_to(&patch)?, grants })
+            .map_err(|e| {
+                PluginError::new(Code::Grant, format!("`plugin.grants` of profile.yml: {e}"))
+            })?;
+        Ok(CallContext {
+            job_id: job.to_string(),
+            limits: self.host.limits().lower_to(&patch)?,
+            grants,
+        })
     }
 
     /// The profile's layers as plugins get them; the bytes are shared, not copied.
@@ -104,7 +146,15 @@ impl Plugins {
         if kept.len() > KEPT_PROFILES {
             kept.clear();
         }
-        kept.entry(profile.digest.clone()).or_insert_with(|| profile.layers.iter().map(|layer| for_plugin(layer)).collect()).clone()
+        kept.entry(profile.digest.clone())
+            .or_insert_with(|| {
+                profile
+                    .layers
+                    .iter()
+                    .map(|layer| for_plugin(layer))
+                    .collect()
+            })
+            .clone()
     }
 
     /// Loads every bundled plugin, so that the first job need not wait for a compiler. One that fails is left to the jobs that name it.
@@ -134,14 +184,23 @@ fn for_plugin(layer: &crate::profile::Layer) -> Layer {
 /// plugin block names.
 fn ceiling(config: &Config) -> Result<Grants, PluginError> {
     let parse = |text: &String| -> Result<Grant, PluginError> {
-        text.parse().map_err(|e| PluginError::new(Code::Grant, format!("AGENTICORE_GRANTS: {e}")))
+        text.parse()
+            .map_err(|e| PluginError::new(Code::Grant, format!("AGENTICORE_GRANTS: {e}")))
     };
-    let secrets = config.secrets.iter().map(|name| Grant::new(GrantKind::Secrets, name));
+    let secrets = config
+        .secrets
+        .iter()
+        .map(|name| Grant::new(GrantKind::Secrets, name));
     let base: Grants = match &config.ceiling {
         Some(grants) => grants.iter().map(parse).collect::<Result<_, _>>()?,
         None => {
             let open = OPEN_KINDS.into_iter().map(|kind| Grant::new(kind, "*"));
-            open.chain(default_secrets().into_iter().map(|name| Grant::new(GrantKind::Secrets, name))).collect()
+            open.chain(
+                default_secrets()
+                    .into_iter()
+                    .map(|name| Grant::new(GrantKind::Secrets, name)),
+            )
+            .collect()
         }
     };
     Ok(base.union(&secrets.collect()))
@@ -149,6 +208,12 @@ fn ceiling(config: &Config) -> Result<Grants, PluginError> {
 
 fn default_secrets() -> Vec<String> {
     let defaults: Value = serde_saphyr::from_str(bundled::defaults()).unwrap_or_default();
-    let names = defaults.pointer("/plugin/grants/secrets").and_then(Value::as_array);
-    names.into_iter().flatten().filter_map(|name| name.as_str().map(str::to_owned)).collect()
+    let names = defaults
+        .pointer("/plugin/grants/secrets")
+        .and_then(Value::as_array);
+    names
+        .into_iter()
+        .flatten()
+        .filter_map(|name| name.as_str().map(str::to_owned))
+        .collect()
 }

@@ -31,6 +31,12 @@ pub struct Pod {
 }
 
 impl Pod {
+    /// Where this pod's jobs have their temporary files.
+    #[must_use]
+    pub fn temp_root(&self) -> PathBuf {
+        self.config.home.join("tmp").join(self.instance.to_string())
+    }
+
     /// The directory of a job's configuration: below the shared root, or else inside its work directory.
     #[must_use]
     pub fn config_dir(&self, job: JobId, work_dir: &Path) -> PathBuf {

@@ -47,7 +47,8 @@ pub async fn run(pod: Arc<Pod>, shutdown: Shutdown) {
         };
         match claimed {
             Ok(claim) => {
-                let span = tracing::info_span!("job", job = %claim.job.id, attempt = claim.job.attempt);
+                let span =
+                    tracing::info_span!("job", job = %claim.job.id, attempt = claim.job.attempt);
                 let run = run_one(pod.clone(), claim, shutdown.hand_off.clone());
                 runs.spawn(
                     async move {
@@ -69,7 +70,9 @@ pub async fn run(pod: Arc<Pod>, shutdown: Shutdown) {
 
 async fn run_one(pod: Arc<Pod>, claim: Claim, hand_off: CancellationToken) {
     let (lease, run) = (claim.lease.clone(), claim.job.run.clone());
-    let ended = AssertUnwindSafe(pipeline::run(&pod, claim, hand_off)).catch_unwind().await;
+    let ended = AssertUnwindSafe(pipeline::run(&pod, claim, hand_off))
+        .catch_unwind()
+        .await;
     if ended.is_err() {
         tracing::error!("the run of this job panicked");
         let failure = Failure::new(
@@ -77,7 +80,10 @@ async fn run_one(pod: Arc<Pod>, claim: Claim, hand_off: CancellationToken) {
             "the server met a defect of its own while it ran this job",
             "report it with the server's log; the job can be submitted again",
         );
-        let recorded = pod.queue.finish(&lease, &run, Outcome::Failed(failure)).await;
+        let recorded = pod
+            .queue
+            .finish(&lease, &run, Outcome::Failed(failure))
+            .await;
         if let Err(error) = recorded
             && !matches!(error, QueueError::LostClaim(_))
         {

@@ -147,16 +147,18 @@ impl GitError {
 
     /// Whether the clone in the cache is damaged, so that it must be made again.
     pub(super) fn means_damage(&self) -> bool {
-        const SIGNS: [&str; 12] = [
+        const SIGNS: [&str; 14] = [
             "not a git repository",
             "bad object",
             "missing blob",
             "missing tree",
             "missing commit",
+            "not a tree object",
+            "could not parse",
             "unable to read tree",
             "unable to read sha1",
             "is corrupt",
-            "is empty",
+            "object file",
             "bad tree object",
             "did not send all necessary objects",
             "bad config line",

@@ -49,14 +49,14 @@ pub enum LockError {
 /// A lock that is held. Dropping it gives it up.
 pub struct LockGuard {
     lost: CancellationToken,
-    _held: Box<dyn Send>,
+    _held: Box<dyn Send + Sync>,
 }
 
 impl LockGuard {
     /// A lock that is given up by dropping `held`. `lost` is cancelled when it is no longer ours; a lock that cannot be lost
     /// takes a fresh token.
     #[must_use]
-    pub fn new(lost: CancellationToken, held: impl Send + 'static) -> Self {
+    pub fn new(lost: CancellationToken, held: impl Send + Sync + 'static) -> Self {
         Self {
             lost,
             _held: Box::new(held),

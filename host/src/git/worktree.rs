@@ -138,27 +138,19 @@ impl<'a> Place<'a> {
         let kept = self.record.exists() && self.exists(&branch, stop).await?;
         let parent = self.path.parent().unwrap_or(self.repo);
         fs::create_dir_all(parent).map_err(GitError::io("create", parent))?;
-        let add = self.outside("making the worktree", stop).slow().args([
-            "worktree",
-            "add",
-            "--quiet",
-            "--force",
-            "--no-track",
-        ]);
-        let add = if kept {
-            add
+        let add = self
+            .outside("making the worktree", stop)
+            .slow()
+            .args(["worktree", "add", "--quiet", "--force"]);
+        let (add, start) = if kept {
+            (add, &record.branch)
         } else {
-            add.args(["-B", &record.branch])
+            (
+                add.args(["--no-track", "-B", &record.branch]),
+                &record.base_commit,
+            )
         };
-        add.arg("--")
-            .arg(&self.path)
-            .arg(if kept {
-                &record.branch
-            } else {
-                &record.base_commit
-            })
-            .run()
-            .await?;
+        add.arg("--").arg(&self.path).arg(start).run().await?;
         self.identify(stop).await?;
         self.write(
             &self.record,

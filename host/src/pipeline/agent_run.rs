@@ -9,10 +9,16 @@ use super::materialize::{Launch, host_failed, plugin_failed};
 use super::reporter::persist;
 use super::{Attempt, Halt, Interrupt};
 use crate::git::Git;
-use crate::job::{AgentEvent, EventBody, Failure, FailureClass, LogStream, Run, Stage, StageState, Usage};
-use crate::plugin::types::{Conclusion, Ending, Exit, Fact, FailureClass as PluginClass, Line, OutputStream, StopPlan};
+use crate::job::{
+    AgentEvent, EventBody, Failure, FailureClass, LogStream, Run, Stage, StageState, Usage,
+};
+use crate::plugin::types::{
+    Conclusion, Ending, Exit, Fact, FailureClass as PluginClass, Line, OutputStream, StopPlan,
+};
 use crate::plugin::{AgentRun, PluginError, ResolvedEnv, ResolvedPlan, RunRequest};
-use crate::process::{Child, Ended, HeadTail, JobMarker, LineLimits, Output, Signal, Spawn, Stream};
+use crate::process::{
+    Child, Ended, HeadTail, JobMarker, LineLimits, Output, Signal, Spawn, Stream,
+};
 
 /// Bytes of output kept on the record, half from the beginning and half from the end.
 const OUTPUT_BYTES: usize = 50 * 1000;
@@ -42,9 +48,19 @@ impl Attempt<'_> {
         self.tell(Stage::AgentRun, StageState::Started, None).await;
         let concluded = self.run_agent(launch).await;
         match &concluded {
-            Ok(Concluded { result: Ok(()) }) => self.tell(Stage::AgentRun, StageState::Done, None).await,
-            Ok(Concluded { result: Err(failure) }) | Err(Halt::Failed(failure)) => {
-                self.tell(Stage::AgentRun, StageState::Failed, Some(failure.message.clone())).await;
+            Ok(Concluded { result: Ok(()) }) => {
+                self.tell(Stage::AgentRun, StageState::Done, None).await
+            }
+            Ok(Concluded {
+                result: Err(failure),
+            })
+            | Err(Halt::Failed(failure)) => {
+                self.tell(
+                    Stage::AgentRun,
+                    StageState::Failed,
+                    Some(failure.message.clone()),
+                )
+                .await;
             }
             Err(Halt::Interrupted(_)) => {}
         }
@@ -62,17 +78,29 @@ impl Attempt<'_> {
 
         let before = self.job.run.clone();
         let mut reading = Reading::new(reader, before);
-        let control = control(&mut child, &self.interrupts, limit, &launch.plan.stop, resolved.stop_file);
+        let control = control(
+            &mut child,
+            &self.interrupts,
+            limit,
+            &launch.plan.stop,
+            resolved.stop_file,
+        );
         let ((), (ended, stopped)) = tokio::join!(self.read(output, &mut reading), control);
 
         self.job.run = reading.run.clone();
         self.job.run.agent_seconds += started.elapsed().as_secs_f64();
         self.job.run.pid = None;
         self.job.run.exit_code = ended.exit.code;
-        let exited = AgentEvent::Exited { code: ended.exit.code, signal: ended.exit.signal };
+        let exited = AgentEvent::Exited {
+            code: ended.exit.code,
+            signal: ended.exit.signal,
+        };
         self.reporter.send(EventBody::Agent(exited)).await;
         if !ended.cleanup.survivors.is_empty() {
-            let warning = format!("processes {:?} of this job could not be killed", ended.cleanup.survivors);
+            let warning = format!(
+                "processes {:?} of this job could not be killed",
+                ended.cleanup.survivors
+            );
             self.job.run.warnings.push(warning);
         }
         self.conclude(reading, ended, stopped).await
@@ -80,11 +108,21 @@ impl Attempt<'_> {
 
     /// What is left of the job's wall time: the shortest of the plan's, the profile's and the operator's limit, over all attempts.
     fn time_left(&self, launch: &Launch) -> Result<Duration, Failure> {
-        let profile = launch.profile_timeout.map(|s| Duration::from_secs(s.into()));
-        let limit = [launch.plan.time_limit, profile].into_iter().flatten().min().unwrap_or(self.pod.config.max_job_time);
+        let profile = launch
+            .profile_timeout
+            .map(|s| Duration::from_secs(s.into()));
+        let limit = [launch.plan.time_limit, profile]
+            .into_iter()
+            .flatten()
+            .min()
+            .unwrap_or(self.pod.config.max_job_time);
         let limit = limit.min(self.pod.config.max_job_time);
         let left = limit.saturating_sub(Duration::from_secs_f64(self.job.run.agent_seconds));
-        if left.is_zero() { Err(out_of_time(limit)) } else { Ok(left) }
+        if left.is_zero() {
+            Err(out_of_time(limit))
+        } else {
+            Ok(left)
+        }
     }
 
     async fn start_reader(&self, launch: &Launch) -> Result<AgentRun, Failure> {
@@ -95,7 +133,9 @@ impl Attempt<'_> {
             session: launch.plan.session.id.clone(),
         };
         let host = self.pod.plugins.host();
-        host.start_run(&launch.plugin, &launch.context, &request).await.map_err(plugin_failed)
+        host.start_run(&launch.plugin, &launch.context, &request)
+            .await
+            .map_err(plugin_failed)
     }
 
     fn spawn(&self, launch: &Launch, resolved: &ResolvedPlan) -> Result<Spawn, Failure> {
@@ -128,7 +168,12 @@ impl Attempt<'_> {
             why = self.interrupts.next() => if why == Interrupt::Lost { return Err(Halt::Interrupted(why)) },
             stored = stored => stored.map_err(|_| Halt::Interrupted(Interrupt::Lost))?,
         }
-        self.reporter.send(EventBody::Agent(AgentEvent::Started { pid, program: program.to_owned() })).await;
+        self.reporter
+            .send(EventBody::Agent(AgentEvent::Started {
+                pid,
+                program: program.to_owned(),
+            }))
+            .await;
         Ok(())
     }
 
@@ -160,7 +205,12 @@ impl Attempt<'_> {
         }
     }
 
-    async fn conclude(&mut self, reading: Reading, ended: Ended, stopped: Option<Stopped>) -> Result<Concluded, Halt> {
+    async fn conclude(
+        &mut self,
+        reading: Reading,
+        ended: Ended,
+        stopped: Option<Stopped>,
+    ) -> Result<Concluded, Halt> {
         let exit = Exit {
             code: ended.exit.code,
             signal: ended.exit.signal,
@@ -170,11 +220,18 @@ impl Attempt<'_> {
         let mut output = (reading.stdout.text(), reading.stdout.cut());
         let mut rest = Reading::after(&reading);
         let verdict = match reading.reader {
-            Ok(reader) => reader.conclude(&exit).await.map(|(conclusion, _)| conclusion),
+            Ok(reader) => reader
+                .conclude(&exit)
+                .await
+                .map(|(conclusion, _)| conclusion),
             Err(error) => Err(error),
         };
         let result = match verdict {
-            Ok(Conclusion { ending, output: given, facts }) => {
+            Ok(Conclusion {
+                ending,
+                output: given,
+                facts,
+            }) => {
                 if let Some(given) = given {
                     let mut kept = HeadTail::new(OUTPUT_BYTES / 2, OUTPUT_BYTES / 2);
                     kept.push(given.as_bytes());
@@ -188,18 +245,38 @@ impl Attempt<'_> {
         };
         (self.job.run.output, self.job.run.output_cut) = (Some(output.0), output.1);
         let run = &self.job.run;
-        self.reporter.send(EventBody::Usage { usage: run.usage, cost_usd: run.cost_usd, turns: run.turns }).await;
+        self.reporter
+            .send(EventBody::Usage {
+                usage: run.usage,
+                cost_usd: run.cost_usd,
+                turns: run.turns,
+            })
+            .await;
         match stopped {
-            Some(Stopped::By(why)) if why != Interrupt::HandOff || result.is_err() => Err(Halt::Interrupted(why)),
-            Some(Stopped::TimeLimit(limit)) if result.is_err() => Ok(Concluded { result: Err(out_of_time(limit)) }),
+            Some(Stopped::By(why)) if why != Interrupt::HandOff || result.is_err() => {
+                Err(Halt::Interrupted(why))
+            }
+            Some(Stopped::TimeLimit(limit)) if result.is_err() => Ok(Concluded {
+                result: Err(out_of_time(limit)),
+            }),
             _ => Ok(Concluded { result }),
         }
     }
 
     fn take_numbers(&mut self, run: Run) {
         let seconds = self.job.run.agent_seconds;
-        let (pid, exit_code, warnings) = (self.job.run.pid, self.job.run.exit_code, self.job.run.warnings.clone());
-        self.job.run = Run { agent_seconds: seconds, pid, exit_code, warnings, ..run };
+        let (pid, exit_code, warnings) = (
+            self.job.run.pid,
+            self.job.run.exit_code,
+            self.job.run.warnings.clone(),
+        );
+        self.job.run = Run {
+            agent_seconds: seconds,
+            pid,
+            exit_code,
+            warnings,
+            ..run
+        };
     }
 }
 
@@ -284,7 +361,11 @@ impl Reading {
             reader: Ok(reader),
             stdout: HeadTail::new(OUTPUT_BYTES / 2, OUTPUT_BYTES / 2),
             stderr: HeadTail::tail(STDERR_BYTES),
-            before: Numbers { usage: run.usage, cost_usd: run.cost_usd, turns: run.turns },
+            before: Numbers {
+                usage: run.usage,
+                cost_usd: run.cost_usd,
+                turns: run.turns,
+            },
             run,
         }
     }
@@ -292,7 +373,10 @@ impl Reading {
     /// For the facts of the conclusion, which come when the reader is used up.
     fn after(reading: &Self) -> Self {
         Self {
-            reader: Err(PluginError::new(crate::plugin::Code::Ended, "the run has been judged")),
+            reader: Err(PluginError::new(
+                crate::plugin::Code::Ended,
+                "the run has been judged",
+            )),
             stdout: HeadTail::tail(0),
             stderr: HeadTail::tail(0),
             run: reading.run.clone(),
@@ -334,7 +418,9 @@ impl Reading {
                         cache_write_tokens: usage.cache_write_tokens,
                     };
             }
-            Fact::CostUsd(cost) if cost.is_finite() && cost >= 0.0 => run.cost_usd = self.before.cost_usd + cost,
+            Fact::CostUsd(cost) if cost.is_finite() && cost >= 0.0 => {
+                run.cost_usd = self.before.cost_usd + cost
+            }
             Fact::CostUsd(_) => {}
             Fact::Turns(turns) => run.turns = self.before.turns.saturating_add(turns),
             other => return Learnt::Event(noted(other, run)),
@@ -356,9 +442,17 @@ fn noted(fact: Fact, run: &mut Run) -> AgentEvent {
         }
         Fact::ToolCall(call) => {
             run.tool_calls += 1;
-            AgentEvent::ToolCall { id: call.id, name: call.name, summary: call.summary }
+            AgentEvent::ToolCall {
+                id: call.id,
+                name: call.name,
+                summary: call.summary,
+            }
         }
-        Fact::ToolResult(r) => AgentEvent::ToolResult { id: r.id, is_error: r.is_error, summary: r.summary },
+        Fact::ToolResult(r) => AgentEvent::ToolResult {
+            id: r.id,
+            is_error: r.is_error,
+            summary: r.summary,
+        },
         Fact::Retry(retry) => {
             run.retries += 1;
             AgentEvent::Retry {
@@ -370,19 +464,31 @@ fn noted(fact: Fact, run: &mut Run) -> AgentEvent {
         }
         Fact::Denial(denial) => {
             if run.denials.len() < MAX_DENIALS {
-                run.denials.push(format!("{}: {}", denial.tool, denial.summary));
+                run.denials
+                    .push(format!("{}: {}", denial.tool, denial.summary));
             }
-            AgentEvent::Denial { tool: denial.tool, summary: denial.summary }
+            AgentEvent::Denial {
+                tool: denial.tool,
+                summary: denial.summary,
+            }
         }
         Fact::Other(other) => {
-            let value = serde_json::from_str(&other.json).unwrap_or(serde_json::Value::String(other.json));
-            AgentEvent::Other { name: other.name, value }
+            let value =
+                serde_json::from_str(&other.json).unwrap_or(serde_json::Value::String(other.json));
+            AgentEvent::Other {
+                name: other.name,
+                value,
+            }
         }
         // Handled by the caller.
-        Fact::Text(text) => AgentEvent::Other { name: "text".into(), value: text.into() },
-        Fact::Usage(_) | Fact::CostUsd(_) | Fact::Turns(_) => {
-            AgentEvent::Other { name: "number".into(), value: serde_json::Value::Null }
-        }
+        Fact::Text(text) => AgentEvent::Other {
+            name: "text".into(),
+            value: text.into(),
+        },
+        Fact::Usage(_) | Fact::CostUsd(_) | Fact::Turns(_) => AgentEvent::Other {
+            name: "number".into(),
+            value: serde_json::Value::Null,
+        },
     }
 }
 
@@ -391,7 +497,11 @@ fn for_plugin(line: crate::process::Line) -> Line {
         Stream::Stdout => OutputStream::Stdout,
         Stream::Stderr => OutputStream::Stderr,
     };
-    Line { stream, text: line.text, truncated: line.truncated }
+    Line {
+        stream,
+        text: line.text,
+        truncated: line.truncated,
+    }
 }
 
 fn judged(ending: Ending) -> Result<(), Failure> {
@@ -409,7 +519,11 @@ fn judged(ending: Ending) -> Result<(), Failure> {
                 PluginClass::Budget => FailureClass::Budget,
             },
             failure.message,
-            if failure.remedy.is_empty() { "look at the log and the output of the job".into() } else { failure.remedy },
+            if failure.remedy.is_empty() {
+                "look at the log and the output of the job".into()
+            } else {
+                failure.remedy
+            },
         )),
     }
 }
@@ -422,14 +536,20 @@ fn unread(error: PluginError, ended: &Ended) -> Failure {
         (None, Some(signal)) => format!("by signal {signal}"),
         (None, None) => "in an unknown way".into(),
     };
-    failure.message = format!("the plugin could not judge the agent, which ended {how}: {}", failure.message);
+    failure.message = format!(
+        "the plugin could not judge the agent, which ended {how}: {}",
+        failure.message
+    );
     failure
 }
 
 fn out_of_time(limit: Duration) -> Failure {
     Failure::new(
         FailureClass::TimeLimit,
-        format!("the job ran longer than its time limit of {} s and was stopped", limit.as_secs()),
+        format!(
+            "the job ran longer than its time limit of {} s and was stopped",
+            limit.as_secs()
+        ),
         "raise `timeout` in the profile (the operator's ceiling is AGENTICORE_MAX_JOB_SECONDS), or split the task",
     )
 }
@@ -448,7 +568,8 @@ fn base_environment(temp_dir: &std::path::Path) -> BTreeMap<OsString, OsString> 
         .into_iter()
         .filter_map(|name| Some((name.into(), std::env::var_os(name)?)))
         .collect();
-    env.entry("PATH".into()).or_insert_with(|| "/usr/local/bin:/usr/bin:/bin".into());
+    env.entry("PATH".into())
+        .or_insert_with(|| "/usr/local/bin:/usr/bin:/bin".into());
     env.insert("TMPDIR".into(), temp_dir.into());
     env
 }
@@ -475,9 +596,13 @@ fn environment_value(value: &ResolvedEnv) -> Result<Option<OsString>, Failure> {
 /// Whether a variable must be asked for as a secret, under a grant that names it.
 fn is_secret(name: &str) -> bool {
     let name = name.to_ascii_uppercase();
-    let own = crate::config::SETTINGS.iter().any(|s| s.secret && OsStr::new(s.env) == OsStr::new(&name));
+    let own = crate::config::SETTINGS
+        .iter()
+        .any(|s| s.secret && OsStr::new(s.env) == OsStr::new(&name));
     own || name.starts_with("AGENTICORE_")
-        || ["KEY", "TOKEN", "SECRET", "PASSWORD", "PASSWD", "CREDENTIAL"].iter().any(|word| name.contains(word))
+        || ["KEY", "TOKEN", "SECRET", "PASSWORD", "PASSWD", "CREDENTIAL"]
+            .iter()
+            .any(|word| name.contains(word))
 }
 
 #[cfg(test)]
@@ -486,7 +611,13 @@ mod tests {
 
     #[test]
     fn secrets_are_not_inherited() {
-        for name in ["AWS_SECRET_ACCESS_KEY", "GITHUB_TOKEN", "db_password", "AGENTICORE_API_KEYS", "REDIS_URL"] {
+        for name in [
+            "AWS_SECRET_ACCESS_KEY",
+            "GITHUB_TOKEN",
+            "db_password",
+            "AGENTICORE_API_KEYS",
+            "REDIS_URL",
+        ] {
             assert!(is_secret(name), "{name}");
         }
         for name in ["HTTP_PROXY", "MODEL", "EDITOR"] {

@@ -23,12 +23,26 @@ impl Attempt<'_> {
         self.reporter.close().await;
         let (queue, lease, run) = (&self.pod.queue, &self.lease, &self.job.run);
         let recorded = match &outcome {
-            Some(outcome) => persist("record the end", || queue.finish(lease, run, outcome.clone())).await,
-            None => persist("hand the job off", || queue.requeue(lease, run, Requeue::HandOff)).await,
+            Some(outcome) => {
+                persist("record the end", || {
+                    queue.finish(lease, run, outcome.clone())
+                })
+                .await
+            }
+            None => {
+                persist("hand the job off", || {
+                    queue.requeue(lease, run, Requeue::HandOff)
+                })
+                .await
+            }
         };
         match recorded {
-            Ok(record) => tracing::info!(status = %record.status, attempt = record.attempt, "the attempt is over"),
-            Err(QueueError::LostClaim(_)) => tracing::warn!("the lease of this job was lost before its end was recorded"),
+            Ok(record) => {
+                tracing::info!(status = %record.status, attempt = record.attempt, "the attempt is over")
+            }
+            Err(QueueError::LostClaim(_)) => {
+                tracing::warn!("the lease of this job was lost before its end was recorded")
+            }
             Err(error) => tracing::error!(%error, "the end of this job could not be recorded"),
         }
     }

@@ -15,7 +15,11 @@ use crate::profile::{HookPoint, HookRef, Profile};
 const MAX_CHANGED_FILES: usize = 1_000;
 
 impl Attempt<'_> {
-    pub(super) async fn pre_hook(&mut self, profile: &Profile, mut launch: Launch) -> Result<Launch, Halt> {
+    pub(super) async fn pre_hook(
+        &mut self,
+        profile: &Profile,
+        mut launch: Launch,
+    ) -> Result<Launch, Halt> {
         let hooks = at(profile, HookPoint::PreJob);
         if hooks.is_empty() {
             return Ok(launch);
@@ -30,8 +34,12 @@ impl Attempt<'_> {
                         // The patch may have added files, and they must be there before the agent starts.
                         launch = self.rewrite(launch).await?;
                     }
-                    Ok((PreJob::Reject(reason), _)) => return Err(Halt::Failed(rejected(hook, &reason))),
-                    Err(error) if hook.required => return Err(Halt::Failed(hook_failed(hook, error))),
+                    Ok((PreJob::Reject(reason), _)) => {
+                        return Err(Halt::Failed(rejected(hook, &reason)));
+                    }
+                    Err(error) if hook.required => {
+                        return Err(Halt::Failed(hook_failed(hook, error)));
+                    }
                     Err(error) => self.passed_over(hook, &error).await,
                 }
             }
@@ -40,14 +48,32 @@ impl Attempt<'_> {
         self.stage(Stage::PreHook, step).await
     }
 
-    async fn ask(&self, hook: &HookRef, launch: &Launch) -> Result<(PreJob, CallReport), PluginError> {
+    async fn ask(
+        &self,
+        hook: &HookRef,
+        launch: &Launch,
+    ) -> Result<(PreJob, CallReport), PluginError> {
         let plugins = &self.pod.plugins;
         let plugin = plugins.load(&hook.plugin).await?;
         let context = plugins.context(&hook.plugin, self.job.id)?;
-        plugins.host().pre_job(&plugin, &context, &self.for_plugins(), &hook.plugin.config, &launch.plan).await
+        plugins
+            .host()
+            .pre_job(
+                &plugin,
+                &context,
+                &self.for_plugins(),
+                &hook.plugin.config,
+                &launch.plan,
+            )
+            .await
     }
 
-    pub(super) async fn post_hook(&mut self, profile: &Profile, checkout: &Checkout, concluded: &Concluded) {
+    pub(super) async fn post_hook(
+        &mut self,
+        profile: &Profile,
+        checkout: &Checkout,
+        concluded: &Concluded,
+    ) {
         let hooks = at(profile, HookPoint::PostJob);
         if hooks.is_empty() {
             return;
@@ -69,14 +95,30 @@ impl Attempt<'_> {
         }
     }
 
-    async fn review(&self, hook: &HookRef, result: &RunResult) -> Result<Vec<(String, String)>, PluginError> {
+    async fn review(
+        &self,
+        hook: &HookRef,
+        result: &RunResult,
+    ) -> Result<Vec<(String, String)>, PluginError> {
         let plugins = &self.pod.plugins;
         let plugin = plugins.load(&hook.plugin).await?;
         let context = plugins.context(&hook.plugin, self.job.id)?;
-        let (review, report) =
-            plugins.host().post_job(&plugin, &context, &self.for_plugins(), &hook.plugin.config, result).await?;
+        let (review, report) = plugins
+            .host()
+            .post_job(
+                &plugin,
+                &context,
+                &self.for_plugins(),
+                &hook.plugin.config,
+                result,
+            )
+            .await?;
         self.tell_plugin(&name(hook), &report).await;
-        Ok(review.annotations.into_iter().map(|a| (a.key, a.value)).collect())
+        Ok(review
+            .annotations
+            .into_iter()
+            .map(|a| (a.key, a.value))
+            .collect())
     }
 
     async fn run_result(&self, checkout: &Checkout, concluded: &Concluded) -> RunResult {
@@ -85,8 +127,15 @@ impl Attempt<'_> {
         let mut changed_files = self.changed_files(checkout).await;
         changed_files.truncate(MAX_CHANGED_FILES);
         RunResult {
-            status: if failure.is_some() { "failed" } else { "succeeded" }.to_owned(),
-            failure: failure.map(|f| f.class.as_str().to_owned()).unwrap_or_default(),
+            status: if failure.is_some() {
+                "failed"
+            } else {
+                "succeeded"
+            }
+            .to_owned(),
+            failure: failure
+                .map(|f| f.class.as_str().to_owned())
+                .unwrap_or_default(),
             message: failure.map(|f| f.message.clone()).unwrap_or_default(),
             output: run.output.clone().unwrap_or_default(),
             usage: Usage {
@@ -103,12 +152,22 @@ impl Attempt<'_> {
 
     async fn passed_over(&self, hook: &HookRef, error: &PluginError) {
         let message = format!("the hook was passed over: {error}");
-        self.reporter.send(EventBody::Plugin { plugin: name(hook), level: "error".into(), message }).await;
+        self.reporter
+            .send(EventBody::Plugin {
+                plugin: name(hook),
+                level: "error".into(),
+                message,
+            })
+            .await;
     }
 }
 
 fn at(profile: &Profile, point: HookPoint) -> Vec<&HookRef> {
-    profile.hooks.iter().filter(|hook| hook.on.contains(&point)).collect()
+    profile
+        .hooks
+        .iter()
+        .filter(|hook| hook.on.contains(&point))
+        .collect()
 }
 
 fn name(hook: &HookRef) -> String {
@@ -125,6 +184,14 @@ fn rejected(hook: &HookRef, reason: &str) -> Failure {
 
 fn hook_failed(hook: &HookRef, error: PluginError) -> Failure {
     let failure = plugin_failed(error);
-    let message = format!("the required hook {} failed: {}", name(hook), failure.message);
-    Failure { class: FailureClass::Hook, message, ..failure }
+    let message = format!(
+        "the required hook {} failed: {}",
+        name(hook),
+        failure.message
+    );
+    Failure {
+        class: FailureClass::Hook,
+        message,
+        ..failure
+    }
 }

@@ -9,7 +9,9 @@ use super::clone::Checkout;
 use super::{Attempt, Halt};
 use crate::job::{EventBody, Failure, FailureClass, PluginUse, Stage};
 use crate::plugin::types::{SessionStart, Spent, Transcript};
-use crate::plugin::{CallContext, CallReport, CheckedPlan, Layer, Places, Plugin, PlanRequest, PluginError, apply};
+use crate::plugin::{
+    CallContext, CallReport, CheckedPlan, Layer, Places, PlanRequest, Plugin, PluginError, apply,
+};
 use crate::profile::Profile;
 
 /// A checked plan and everything needed to start it.
@@ -27,15 +29,40 @@ pub(super) struct Launch {
 }
 
 impl Attempt<'_> {
-    pub(super) async fn materialize(&mut self, profile: &Profile, checkout: &Checkout) -> Result<Launch, Halt> {
+    pub(super) async fn materialize(
+        &mut self,
+        profile: &Profile,
+        checkout: &Checkout,
+    ) -> Result<Launch, Halt> {
         let config_dir = self.pod.config_dir(self.job.id, &checkout.path);
         self.job.run.job_config_dir = Some(config_dir.clone());
-        self.job.run.warnings.extend(profile.warnings.iter().filter(|w| !self.job.run.warnings.contains(w)).cloned().collect::<Vec<_>>());
-        let (launch, used) =
-            self.stage(Stage::Materialize, self.plan_and_write(profile, &checkout.path, config_dir)).await?;
+        self.job.run.warnings.extend(
+            profile
+                .warnings
+                .iter()
+                .filter(|w| !self.job.run.warnings.contains(w))
+                .cloned()
+                .collect::<Vec<_>>(),
+        );
+        let (launch, used) = self
+            .stage(
+                Stage::Materialize,
+                self.plan_and_write(profile, &checkout.path, config_dir),
+            )
+            .await?;
         self.job.run.plugin = Some(used);
-        self.job.run.transcript = launch.plan.session.transcript.as_ref().map(|t| (t.pattern.clone(), t.marker.clone()));
-        self.job.run.session_id = launch.plan.session.id.as_ref().and_then(|id| id.parse().ok());
+        self.job.run.transcript = launch
+            .plan
+            .session
+            .transcript
+            .as_ref()
+            .map(|t| (t.pattern.clone(), t.marker.clone()));
+        self.job.run.session_id = launch
+            .plan
+            .session
+            .id
+            .as_ref()
+            .and_then(|id| id.parse().ok());
         Ok(launch)
     }
 
@@ -48,8 +75,13 @@ impl Attempt<'_> {
         let plugins = &self.pod.plugins;
         let reference = &profile.plugin;
         let plugin = plugins.load(reference).await.map_err(plugin_failed)?;
-        let context = plugins.context(reference, self.job.id).map_err(plugin_failed)?;
-        let name = plugin.description().map(|d| d.name.clone()).unwrap_or_default();
+        let context = plugins
+            .context(reference, self.job.id)
+            .map_err(plugin_failed)?;
+        let name = plugin
+            .description()
+            .map(|d| d.name.clone())
+            .unwrap_or_default();
         let layers = plugins.layers(profile);
         let request = PlanRequest {
             job: self.for_plugins(),
@@ -59,13 +91,19 @@ impl Attempt<'_> {
             session: self.session_start(&config_dir).await,
             spent: self.spent(),
         };
-        let (plan, report) = plugins.host().materialize(&plugin, &context, &request).await.map_err(plugin_failed)?;
+        let (plan, report) = plugins
+            .host()
+            .materialize(&plugin, &context, &request)
+            .await
+            .map_err(plugin_failed)?;
         self.tell_plugin(&name, &report).await;
         let used = plugin_use(&plugin, &plan, &report);
-        let temp_dir = tempfile::Builder::new().prefix("agenticore-").tempdir().map_err(|e| {
-            host_failed(format!("cannot make a temporary directory in {}: {e}", std::env::temp_dir().display()))
-        })?;
-        let places = Places { config_dir, work_dir: work_dir.to_owned(), temp_dir: temp_dir.path().to_owned() };
+        let temp_dir = self.temp_dir()?;
+        let places = Places {
+            config_dir,
+            work_dir: work_dir.to_owned(),
+            temp_dir: temp_dir.path().to_owned(),
+        };
         let (plan, places) = self.write(plan, places).await?;
         let launch = Launch {
             plugin,
@@ -80,17 +118,42 @@ impl Attempt<'_> {
         Ok((launch, used))
     }
 
+    /// A directory for the agent's temporary files, gone when the attempt is over or the server starts anew.
+    fn temp_dir(&self) -> Result<TempDir, Failure> {
+        let root = self.pod.temp_root();
+        std::fs::create_dir_all(&root)
+            .and_then(|()| tempfile::Builder::new().prefix("job-").tempdir_in(&root))
+            .map_err(|e| {
+                host_failed(format!(
+                    "cannot make a temporary directory in {}: {e}",
+                    root.display()
+                ))
+            })
+    }
+
     /// Writes the plan's files beside the target and renames once.
-    async fn write(&self, plan: CheckedPlan, places: Places) -> Result<(CheckedPlan, Places), Halt> {
+    async fn write(
+        &self,
+        plan: CheckedPlan,
+        places: Places,
+    ) -> Result<(CheckedPlan, Places), Halt> {
         let written = tokio::task::spawn_blocking(move || {
             if let Some(parent) = places.config_dir.parent() {
                 std::fs::create_dir_all(parent)
                     .map_err(|e| host_failed(format!("cannot create {}: {e}", parent.display())))?;
             }
-            apply::apply(&plan.tree, &places.config_dir, &plan.keep, apply::Sync::Full).map_err(plugin_failed)?;
+            apply::apply(
+                &plan.tree,
+                &places.config_dir,
+                &plan.keep,
+                apply::Sync::Full,
+            )
+            .map_err(plugin_failed)?;
             Ok((plan, places))
         });
-        written.await.map_err(|e| host_failed(format!("writing the profile's files was interrupted: {e}")))?
+        written
+            .await
+            .map_err(|e| host_failed(format!("writing the profile's files was interrupted: {e}")))?
     }
 
     /// Writes the files of a plan that a hook has changed.
@@ -105,11 +168,22 @@ impl Attempt<'_> {
         let fresh = || SessionStart::Fresh(self.job.id.to_string());
         let run = &self.job.run;
         if self.job.attempt > 1 {
-            let (Some(id), Some((pattern, marker))) = (&run.session_id, &run.transcript) else { return fresh() };
-            let transcript = Transcript { pattern: pattern.clone(), marker: marker.clone() };
+            let (Some(id), Some((pattern, marker))) = (&run.session_id, &run.transcript) else {
+                return fresh();
+            };
+            let transcript = Transcript {
+                pattern: pattern.clone(),
+                marker: marker.clone(),
+            };
             let config_dir = config_dir.to_owned();
-            let found = tokio::task::spawn_blocking(move || transcript_goes_on(&config_dir, &transcript)).await;
-            return if found.unwrap_or(false) { SessionStart::Recover(id.to_string()) } else { fresh() };
+            let found =
+                tokio::task::spawn_blocking(move || transcript_goes_on(&config_dir, &transcript))
+                    .await;
+            return if found.unwrap_or(false) {
+                SessionStart::Recover(id.to_string())
+            } else {
+                fresh()
+            };
         }
         match &self.job.request.session_id {
             Some(id) => SessionStart::Continue(id.to_string()),
@@ -120,16 +194,35 @@ impl Attempt<'_> {
     fn spent(&self) -> Spent {
         let run = &self.job.run;
         // Saturates, which is what a budget wants.
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "saturating by definition of `as`")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "saturating by definition of `as`"
+        )]
         let seconds = run.agent_seconds as u32;
-        Spent { cost_usd: run.cost_usd, turns: run.turns, seconds }
+        Spent {
+            cost_usd: run.cost_usd,
+            turns: run.turns,
+            seconds,
+        }
     }
 
     pub(super) async fn tell_plugin(&self, name: &str, report: &CallReport) {
         let denials = report.denials.iter().map(|text| ("warn", text));
-        for (level, message) in report.log_tail.iter().map(|text| ("info", text)).chain(denials) {
+        for (level, message) in report
+            .log_tail
+            .iter()
+            .map(|text| ("info", text))
+            .chain(denials)
+        {
             let (plugin, level, message) = (name.to_owned(), level.to_owned(), message.clone());
-            self.reporter.send(EventBody::Plugin { plugin, level, message }).await;
+            self.reporter
+                .send(EventBody::Plugin {
+                    plugin,
+                    level,
+                    message,
+                })
+                .await;
         }
     }
 }
@@ -137,14 +230,20 @@ impl Attempt<'_> {
 /// Whether a file that matches the pattern holds the marker. Files that match and do not hold it are removed: an agent refuses to
 /// begin a session whose file is there already.
 fn transcript_goes_on(config_dir: &Path, transcript: &Transcript) -> bool {
-    let Ok(pattern) = globset::GlobBuilder::new(&transcript.pattern).literal_separator(true).build() else {
+    let Ok(pattern) = globset::GlobBuilder::new(&transcript.pattern)
+        .literal_separator(true)
+        .build()
+    else {
         return false;
     };
     let matcher = pattern.compile_matcher();
     let depth = transcript.pattern.split('/').count();
     let mut goes_on = false;
     for path in files_below(config_dir, depth) {
-        if !path.strip_prefix(config_dir).is_ok_and(|relative| matcher.is_match(relative)) {
+        if !path
+            .strip_prefix(config_dir)
+            .is_ok_and(|relative| matcher.is_match(relative))
+        {
             continue;
         }
         if holds(&path, transcript.marker.as_bytes()) {
@@ -161,7 +260,9 @@ fn files_below(dir: &Path, depth: usize) -> Vec<PathBuf> {
     for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
         // Links are not followed: what they point at is not the agent's record.
         match entry.file_type() {
-            Ok(kind) if kind.is_dir() && depth > 1 => found.extend(files_below(&entry.path(), depth - 1)),
+            Ok(kind) if kind.is_dir() && depth > 1 => {
+                found.extend(files_below(&entry.path(), depth - 1))
+            }
             Ok(kind) if kind.is_file() => found.push(entry.path()),
             _ => {}
         }
@@ -171,11 +272,16 @@ fn files_below(dir: &Path, depth: usize) -> Vec<PathBuf> {
 
 fn holds(path: &Path, marker: &[u8]) -> bool {
     use std::io::BufRead;
-    let Ok(file) = std::fs::File::open(path) else { return false };
+    let Ok(file) = std::fs::File::open(path) else {
+        return false;
+    };
     let mut reader = std::io::BufReader::new(file);
     let mut line = Vec::new();
     while reader.read_until(b'\n', &mut line).is_ok_and(|n| n > 0) {
-        if line.windows(marker.len().max(1)).any(|window| window == marker) {
+        if line
+            .windows(marker.len().max(1))
+            .any(|window| window == marker)
+        {
             return true;
         }
         line.clear();
@@ -201,7 +307,10 @@ fn plugin_use(plugin: &Plugin, plan: &CheckedPlan, report: &CallReport) -> Plugi
 pub(super) fn plugin_failed(error: PluginError) -> Failure {
     let mut message = error.message.clone();
     if let Some(limit) = &error.limit {
-        message.push_str(&format!(" (limit `{}`: used {}, allowed {})", limit.name, limit.used, limit.allowed));
+        message.push_str(&format!(
+            " (limit `{}`: used {}, allowed {})",
+            limit.name, limit.used, limit.allowed
+        ));
     }
     if !error.detail.is_empty() {
         message.push_str(": ");
@@ -216,7 +325,11 @@ pub(super) fn plugin_failed(error: PluginError) -> Failure {
 }
 
 pub(super) fn host_failed(message: String) -> Failure {
-    Failure::new(FailureClass::Host, message, "the operator must look at the server's disk and permissions; then submit the job again")
+    Failure::new(
+        FailureClass::Host,
+        message,
+        "the operator must look at the server's disk and permissions; then submit the job again",
+    )
 }
 
 #[cfg(test)]
@@ -229,12 +342,22 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("projects/-work/s1.jsonl");
         std::fs::create_dir_all(file.parent().unwrap()).unwrap();
-        let transcript = Transcript { pattern: "projects/*/s1.jsonl".into(), marker: r#""type":"user""#.into() };
+        let transcript = Transcript {
+            pattern: "projects/*/s1.jsonl".into(),
+            marker: r#""type":"user""#.into(),
+        };
         assert!(!transcript_goes_on(dir.path(), &transcript));
         std::fs::write(&file, "{\"type\":\"queue\"}\n").unwrap();
         assert!(!transcript_goes_on(dir.path(), &transcript));
-        assert!(!file.exists(), "a session that never began is removed, so that it can begin");
-        std::fs::write(&file, "{\"type\":\"queue\"}\n{\"type\":\"user\",\"x\":1}\n{\"torn").unwrap();
+        assert!(
+            !file.exists(),
+            "a session that never began is removed, so that it can begin"
+        );
+        std::fs::write(
+            &file,
+            "{\"type\":\"queue\"}\n{\"type\":\"user\",\"x\":1}\n{\"torn",
+        )
+        .unwrap();
         assert!(transcript_goes_on(dir.path(), &transcript) && file.exists());
     }
 }

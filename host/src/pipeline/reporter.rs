@@ -31,13 +31,23 @@ pub(super) struct Reporter {
 impl Reporter {
     pub(super) fn start(queue: Arc<dyn Queue>, lease: Lease, max_bytes: u64) -> Self {
         let (sender, receiver) = mpsc::channel(WAITING);
-        Self { sender, writer: tokio::spawn(write(queue, lease, receiver)), max_bytes, logged: AtomicU64::new(0) }
+        Self {
+            sender,
+            writer: tokio::spawn(write(queue, lease, receiver)),
+            max_bytes,
+            logged: AtomicU64::new(0),
+        }
     }
 
     /// Hands one event over; waits while too many are not stored yet.
     pub(super) async fn send(&self, event: EventBody) {
         // The writer goes before the reporter only when the lease is lost; nothing is to be told then.
         drop(self.sender.send(event).await);
+    }
+
+    /// Hands over an event that may be left out when too many are waiting.
+    pub(super) fn note(&self, event: EventBody) {
+        drop(self.sender.try_send(event));
     }
 
     /// Hands text for the log over, in pieces that readers can take.
@@ -47,7 +57,11 @@ impl Reporter {
             return;
         }
         for piece in pieces(text) {
-            self.send(EventBody::Log { stream, text: piece.to_owned() }).await;
+            self.send(EventBody::Log {
+                stream,
+                text: piece.to_owned(),
+            })
+            .await;
         }
         if before + text.len() as u64 >= self.max_bytes {
             let text = format!(
@@ -55,7 +69,11 @@ impl Reporter {
                  record keeps the end of the output]",
                 self.max_bytes
             );
-            self.send(EventBody::Log { stream: LogStream::Host, text }).await;
+            self.send(EventBody::Log {
+                stream: LogStream::Host,
+                text,
+            })
+            .await;
         }
     }
 
@@ -71,7 +89,10 @@ fn pieces(text: &str) -> impl Iterator<Item = &str> {
     let mut rest = Some(text);
     std::iter::from_fn(move || {
         let text = rest?;
-        let cut = (0..=MAX_TEXT.min(text.len())).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(text.len());
+        let cut = (0..=MAX_TEXT.min(text.len()))
+            .rev()
+            .find(|&at| text.is_char_boundary(at))
+            .unwrap_or(text.len());
         let (piece, left) = text.split_at(cut);
         rest = (!left.is_empty()).then_some(left);
         Some(piece)
@@ -82,7 +103,10 @@ async fn write(queue: Arc<dyn Queue>, lease: Lease, mut receiver: mpsc::Receiver
     let mut batch = Vec::with_capacity(WAITING);
     while receiver.recv_many(&mut batch, WAITING).await > 0 {
         let events = std::mem::take(&mut batch);
-        if persist("store events", || queue.append(&lease, events.clone())).await.is_err() {
+        if persist("store events", || queue.append(&lease, events.clone()))
+            .await
+            .is_err()
+        {
             return;
         }
     }
