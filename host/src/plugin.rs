@@ -1,1 +1,368 @@
-//! (see below)
+//! Sandboxed plugins: loading them, calling them, and checking what they want before anything is done.
+//!
+//! A plugin is a WebAssembly component that exports any of the interfaces of `wit/`. It gets values and gives back values;
+//! it holds no directory, no variable, no socket and no secret. The way through this module:
+//!
+//! 1. [`PluginHost::load`]: bytes are hashed, inspected, compiled and started once, under limits (`load`, `inspect`, `engine`).
+//! 2. [`PluginHost::materialize`]: one call in a fresh store (`call`, `state`, `imports`), whose plan is then checked: paths
+//!    (`path`, `tree`), form (`plan`), and what the agent would do with it (`policy`, `grants`). Out comes a [`CheckedPlan`].
+//! 3. [`apply`]: its files are written, all of them or none.
+//! 4. [`PluginHost::start_run`]: one instance reads the output of the agent ([`AgentRun`]).
+//! 5. [`PluginHost::pre_job`] and [`PluginHost::post_job`]: hook plugins judge.
+//!
+//! Left to others: where components and profiles come from, secrets, processes, records.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::io::AsyncReadExt;
+use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore};
+use wasmtime::component::Linker;
+use wasmtime::{Engine, Store};
+
+use self::call::Guest;
+use self::engine::Ticker;
+use self::state::State;
+
+pub mod apply;
+mod bindings;
+mod call;
+mod capture;
+mod check;
+mod digest;
+mod engine;
+mod error;
+mod grants;
+mod hooks;
+mod imports;
+mod inspect;
+mod limits;
+mod load;
+mod path;
+mod plan;
+mod policy;
+mod request;
+mod run;
+mod state;
+pub(crate) mod text;
+mod tree;
+mod virtual_time;
+
+#[cfg(test)]
+mod tests;
+
+pub use self::bindings::types;
+pub use self::call::CallReport;
+pub use self::check::CheckReport;
+pub use self::digest::Digest;
+pub use self::error::{Code, ErrorReport, LimitUse, Party, PluginError};
+pub use self::grants::{EffectiveGrants, Grant, GrantKind, Grants, Role};
+pub use self::hooks::PreJob;
+pub use self::imports::Import;
+pub use self::limits::{Limits, LimitsPatch};
+pub use self::load::{Exports, Plugin};
+pub use self::plan::{CheckedPlan, Places, ResolvedEnv, ResolvedPlan};
+pub use self::policy::Policies;
+pub use self::request::{CallContext, Layer, LayerFile, PlanRequest};
+pub use self::run::{AgentRun, RunRequest};
+pub use self::tree::{CheckedTree, Origin, TreeFile};
+
+/// Loaded plugins that are kept; the least recently used goes first.
+const KEPT_PLUGINS: usize = 64;
+
+/// What a host is made from.
+#[derive(Clone, Debug)]
+pub struct HostOptions {
+    /// The operator's limits.
+    pub limits: Limits,
+    /// The most that any plugin can be granted.
+    pub ceiling: Grants,
+    /// The policy documents.
+    pub policies: Policies,
+    /// Compilations at one time.
+    pub max_parallel_compiles: usize,
+    /// Calls into plugins at one time, over all plugins.
+    pub max_calls: usize,
+    /// Calls into one plugin at one time; fewer than `max_calls`, so that one that sleeps does not block the rest.
+    pub max_calls_per_plugin: usize,
+    /// Whether `debug` lines of plugins are kept.
+    pub log_debug: bool,
+}
+
+impl Default for HostOptions {
+    /// The default limits, an empty ceiling, no policies.
+    fn default() -> Self {
+        Self {
+            limits: Limits::default(),
+            ceiling: Grants::default(),
+            policies: Policies::default(),
+            max_parallel_compiles: 2,
+            max_calls: 64,
+            max_calls_per_plugin: 16,
+            log_debug: false,
+        }
+    }
+}
+
+/// The plugin host of a process.
+#[derive(Debug)]
+pub struct PluginHost {
+    core: Arc<Core>,
+    plugins: Mutex<Cache>,
+}
+
+/// What loading and calling share.
+pub(crate) struct Core {
+    engine: Engine,
+    ticker: Ticker,
+    linker: Linker<State>,
+    limits: Limits,
+    ceiling: Grants,
+    policies: Policies,
+    compiles: Arc<Semaphore>,
+    calls: Arc<Semaphore>,
+    calls_per_plugin: usize,
+    log_debug: bool,
+}
+
+impl std::fmt::Debug for Core {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Core")
+            .field("limits", &self.limits)
+            .field("ceiling", &self.ceiling)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A plugin, or why its bytes will never be one. Failures that may pass, such as a slow machine, are not kept.
+type Slot = Arc<OnceCell<Result<Arc<Plugin>, PluginError>>>;
+
+#[derive(Debug, Default)]
+struct Cache {
+    slots: HashMap<Digest, (u64, Slot)>,
+    uses: u64,
+}
+
+impl Cache {
+    fn slot(&mut self, digest: Digest) -> Slot {
+        self.uses += 1;
+        let uses = self.uses;
+        let (used, slot) = self.slots.entry(digest).or_default();
+        *used = uses;
+        let slot = Arc::clone(slot);
+        if self.slots.len() > KEPT_PLUGINS
+            && let Some(oldest) = self
+                .slots
+                .iter()
+                .min_by_key(|(_, (used, _))| *used)
+                .map(|(digest, _)| *digest)
+        {
+            self.slots.remove(&oldest);
+        }
+        slot
+    }
+}
+
+impl PluginHost {
+    /// Starts the engine.
+    ///
+    /// # Errors
+    ///
+    /// [`Code::Host`] if the engine does not take the limits or the system refuses a thread.
+    pub fn new(options: HostOptions) -> Result<Arc<Self>, PluginError> {
+        let engine = engine::engine(&options.limits)?;
+        let linker = imports::linker(&engine)
+            .map_err(|error| PluginError::new(Code::Host, format!("linking failed: {error:#}")))?;
+        let core = Core {
+            ticker: Ticker::start(&engine)?,
+            engine,
+            linker,
+            limits: options.limits,
+            ceiling: options.ceiling,
+            policies: options.policies,
+            compiles: Arc::new(Semaphore::new(options.max_parallel_compiles.max(1))),
+            calls: Arc::new(Semaphore::new(options.max_calls.max(1))),
+            calls_per_plugin: options.max_calls_per_plugin.max(1),
+            log_debug: options.log_debug,
+        };
+        Ok(Arc::new(Self {
+            core: Arc::new(core),
+            plugins: Mutex::default(),
+        }))
+    }
+
+    /// The operator's limits, for [`Limits::lower_to`].
+    #[must_use]
+    pub fn limits(&self) -> &Limits {
+        &self.core.limits
+    }
+
+    /// What a plugin may do in a job of a profile with these grants: its request, the profile and the ceiling intersected.
+    #[must_use]
+    pub fn effective_grants(
+        &self,
+        plugin: &Plugin,
+        profile: &Grants,
+        role: Role,
+    ) -> EffectiveGrants {
+        EffectiveGrants::new(plugin.requests(), profile, &self.core.ceiling, role)
+    }
+
+    /// Loads a component from memory. The same bytes are compiled once, however many callers ask at the same time.
+    ///
+    /// # Errors
+    ///
+    /// Why the bytes are no usable plugin. The answer is kept, except where it depends on time.
+    pub async fn load(&self, bytes: impl Into<Arc<[u8]>>) -> Result<Arc<Plugin>, PluginError> {
+        let bytes: Arc<[u8]> = bytes.into();
+        inspect::check_size(bytes.len() as u64, &self.core.limits)?;
+        let digest = Digest::of(&bytes);
+        let slot = self
+            .plugins
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .slot(digest);
+        let load = async || match load::load(&self.core, bytes, digest).await {
+            Ok(plugin) => Ok(Ok(Arc::new(plugin))),
+            Err(error) if is_passing(error.code) => Err(error),
+            Err(error) => Ok(Err(error)),
+        };
+        slot.get_or_try_init(load).await?.clone()
+    }
+
+    /// The plugin of that digest, if it is loaded.
+    #[must_use]
+    pub fn loaded(&self, digest: Digest) -> Option<Arc<Plugin>> {
+        let plugins = self.plugins.lock().unwrap_or_else(PoisonError::into_inner);
+        plugins.slots.get(&digest)?.1.get()?.as_ref().ok().cloned()
+    }
+
+    /// Asks a plugin for the launch plan of one attempt, and checks it.
+    ///
+    /// # Errors
+    ///
+    /// What ended the call, the plugin's own refusal, or the rule that the plan breaks. Nothing has been written then.
+    pub async fn materialize(
+        &self,
+        plugin: &Arc<Plugin>,
+        context: &CallContext,
+        request: &PlanRequest,
+    ) -> Result<(CheckedPlan, CallReport), PluginError> {
+        let core = &self.core;
+        let Some(indices) = &plugin.indices.profile else {
+            return Err(run::missing(plugin, "profile"));
+        };
+        let guest_request = request.for_guest(plugin.reads());
+        let _permits = core.permits(plugin).await?;
+        let call = async |store: &mut Store<State>| {
+            let instance = plugin.pre.instantiate_async(&mut *store).await?;
+            indices
+                .load(&mut *store, &instance)?
+                .call_materialize(store, &guest_request)
+                .await
+        };
+        let guest = Guest::new(
+            &core.engine,
+            &context.job_id,
+            &context.limits,
+            core.log_debug,
+        );
+        let deadline = context.limits.time;
+        let (guest, answer, report) = guest
+            .call(&core.ticker, "materialize", "time", deadline, call)
+            .await?;
+        drop(guest);
+        let grants = self.effective_grants(plugin, &context.grants, Role::Plugin);
+        let checked = answer
+            .map_err(|refusal| refused(&refusal))
+            .and_then(|plan| {
+                CheckedPlan::new(
+                    plan,
+                    &request.layers,
+                    &context.limits,
+                    &core.policies,
+                    &grants,
+                )
+            });
+        match checked {
+            Ok(plan) => Ok((plan, report)),
+            Err(mut error) => {
+                error.report = Some(report);
+                Err(error)
+            }
+        }
+    }
+}
+
+impl Core {
+    /// Waits for a free place, of the plugin first: a plugin that is busy holds no place of the others.
+    async fn permits(
+        &self,
+        plugin: &Plugin,
+    ) -> Result<(OwnedSemaphorePermit, OwnedSemaphorePermit), PluginError> {
+        let closed = |_| PluginError::new(Code::Host, "the host is shutting down");
+        let own = Arc::clone(&plugin.calls)
+            .acquire_owned()
+            .await
+            .map_err(closed)?;
+        let any = Arc::clone(&self.calls)
+            .acquire_owned()
+            .await
+            .map_err(closed)?;
+        Ok((own, any))
+    }
+}
+
+/// Whether trying again with the same bytes may end in another way.
+fn is_passing(code: Code) -> bool {
+    matches!(code, Code::Time | Code::CompileTime | Code::Host)
+}
+
+/// The plugin's own refusal.
+fn refused(error: &types::Error) -> PluginError {
+    let code = match error.code {
+        types::ErrorCode::InvalidConfig => Code::Config,
+        types::ErrorCode::InvalidProfile => Code::ProfileInvalid,
+        types::ErrorCode::Unsupported => Code::Unsupported,
+        types::ErrorCode::Internal => Code::Internal,
+    };
+    PluginError::new(code, text::block(&error.message, 4 * 1024))
+}
+
+/// Reads a component's file once. The size is looked at before and while reading, so a file that grows is cut off too.
+///
+/// # Errors
+///
+/// [`Code::File`] if it cannot be read, [`Code::Size`] if it has more than `limits.component_bytes`.
+pub async fn read_component(path: &Path, limits: &Limits) -> Result<Arc<[u8]>, PluginError> {
+    let unread = |error: std::io::Error| {
+        let path = text::line(&path.to_string_lossy(), 300);
+        PluginError::new(
+            Code::File,
+            format!("the component {path} cannot be read: {error}"),
+        )
+    };
+    // Without waiting, because opening a pipe would wait for its other end.
+    let nonblocking = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+    let mut options = tokio::fs::OpenOptions::new();
+    let file = options
+        .read(true)
+        .custom_flags(nonblocking)
+        .open(path)
+        .await
+        .map_err(unread)?;
+    let metadata = file.metadata().await.map_err(unread)?;
+    if !metadata.is_file() {
+        return Err(unread(std::io::Error::other("it is not a regular file")));
+    }
+    inspect::check_size(metadata.len(), limits)?;
+    let mut bytes = Vec::new();
+    let most = limits.component_bytes.0.saturating_add(1);
+    file.take(most)
+        .read_to_end(&mut bytes)
+        .await
+        .map_err(unread)?;
+    inspect::check_size(bytes.len() as u64, limits)?;
+    Ok(bytes.into())
+}

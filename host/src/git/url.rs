@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
@@ -35,7 +36,10 @@ pub enum Transport {
 /// The address of a repository. It never holds a password or a token, so it may be stored, logged and shown.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct RepoUrl {
+pub struct RepoUrl(Arc<Address>);
+
+#[derive(PartialEq, Eq, Hash, PartialOrd, Ord)]
+struct Address {
     text: String,
     transport: Transport,
     /// Host and port as in the address; empty for `file://`.
@@ -128,7 +132,7 @@ impl RepoUrl {
         policy: &UrlPolicy,
     ) -> Result<(Self, Option<UrlCredentials>), InvalidUrl> {
         let (url, credentials) = parse(text)?;
-        match url.transport {
+        match url.0.transport {
             Transport::File if !policy.allow_file => Err(InvalidUrl::File),
             _ => Ok((url, credentials)),
         }
@@ -146,38 +150,38 @@ impl RepoUrl {
     /// The address as git takes it.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        &self.text
+        &self.0.text
     }
 
     /// How git reaches it.
     #[must_use]
     pub fn transport(&self) -> Transport {
-        self.transport
+        self.0.transport
     }
 
     /// Host, and port where the address has one: what a credential is asked for. None for `file://`.
     #[must_use]
     pub fn authority(&self) -> Option<&str> {
-        (!self.authority.is_empty()).then_some(self.authority.as_str())
+        (!self.0.authority.is_empty()).then_some(self.0.authority.as_str())
     }
 
     /// The path on the host, without slashes at its ends and without `.git`, such as `owner/name`.
     #[must_use]
     pub fn repository(&self) -> &str {
-        let path = self.path.trim_matches('/');
+        let path = self.0.path.trim_matches('/');
         path.strip_suffix(".git").unwrap_or(path)
     }
 
     /// The local directory behind a `file://` address.
     #[must_use]
     pub fn local_path(&self) -> Option<PathBuf> {
-        (self.transport == Transport::File).then(|| PathBuf::from(&self.path))
+        (self.0.transport == Transport::File).then(|| PathBuf::from(&self.0.path))
     }
 
     /// The name of its folder in the cache: the first 12 hexadecimal digits of the SHA-256 of the address.
     #[must_use]
     pub fn key(&self) -> String {
-        let digest = Sha256::digest(self.text.as_bytes());
+        let digest = Sha256::digest(self.0.text.as_bytes());
         digest
             .iter()
             .take(6)
@@ -236,12 +240,12 @@ fn file(path: &str) -> Result<(RepoUrl, Option<UrlCredentials>), InvalidUrl> {
         path => path.to_owned(),
     };
     Ok((
-        RepoUrl {
+        RepoUrl(Arc::new(Address {
             text: format!("file://{path}"),
             transport: Transport::File,
             authority: String::new(),
             path,
-        },
+        })),
         None,
     ))
 }
@@ -285,12 +289,12 @@ fn with_scheme(text: &str) -> Result<(RepoUrl, Option<UrlCredentials>), InvalidU
         user => format!("{user}@"),
     };
     Ok((
-        RepoUrl {
+        RepoUrl(Arc::new(Address {
             text: format!("{scheme}://{user}{authority}{path}"),
             transport,
             authority,
             path,
-        },
+        })),
         credentials,
     ))
 }
@@ -360,12 +364,12 @@ fn scp_like(text: &str) -> Result<(RepoUrl, Option<UrlCredentials>), InvalidUrl>
     let user = user.map(|user| format!("{user}@")).unwrap_or_default();
     let text = format!("{user}{host}:{path}");
     Ok((
-        RepoUrl {
+        RepoUrl(Arc::new(Address {
             text,
             transport: Transport::Ssh,
             authority: host,
             path: path.to_owned(),
-        },
+        })),
         None,
     ))
 }
@@ -397,19 +401,19 @@ impl TryFrom<String> for RepoUrl {
 
 impl From<RepoUrl> for String {
     fn from(url: RepoUrl) -> String {
-        url.text
+        url.0.text.clone()
     }
 }
 
 impl fmt::Display for RepoUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&self.text)
+        f.pad(&self.0.text)
     }
 }
 
 impl fmt::Debug for RepoUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "RepoUrl({})", self.text)
+        write!(f, "RepoUrl({})", self.0.text)
     }
 }
 

@@ -1,0 +1,412 @@
+//! From bytes to a plugin that can be called.
+//!
+//! The bytes are read once, hashed, looked at and compiled from memory; nothing compiled is ever read back. Compiling runs
+//! on a bounded number of threads under a deadline. Every component is instantiated once under the same limits as any
+//! call, so that start functions and wrong types show here and not in a job.
+
+use std::sync::Arc;
+
+use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
+use semver::Version;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tokio::sync::Semaphore;
+use wasmtime::component::{Component, Instance, InstancePre};
+use wasmtime::{Engine, Store};
+
+use super::bindings::types::Description;
+use super::bindings::{agent, hooks, profile};
+use super::call::Guest;
+use super::digest::Digest;
+use super::error::{Code, PluginError};
+use super::grants::{Grant, Grants};
+use super::imports::{self, Import};
+use super::limits::millis;
+use super::state::State;
+use super::{Core, inspect, text};
+
+/// Whose name the virtual clock of `describe` follows; it must not differ between hosts.
+const NO_JOB: &str = "00000000-0000-0000-0000-000000000000";
+/// Bytes of a configuration's schema.
+const MAX_SCHEMA: usize = 256 * 1024;
+
+/// The interfaces of the contract that a component exports.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exports {
+    /// `profile`.
+    pub profile: bool,
+    /// `agent`.
+    pub agent: bool,
+    /// `hooks`.
+    pub hooks: bool,
+}
+
+/// A compiled component that was instantiated once and said what it is. Cheap to share; calls make their own instances.
+pub struct Plugin {
+    digest: Digest,
+    size: u64,
+    api: String,
+    imports: Vec<Import>,
+    description: Option<Description>,
+    schema: Option<Value>,
+    reads: GlobSet,
+    requests: Grants,
+    pub(super) pre: InstancePre<State>,
+    pub(super) indices: Indices,
+    /// Calls of this plugin at one time.
+    pub(super) calls: Arc<Semaphore>,
+}
+
+/// Where the functions of each exported interface are.
+#[derive(Clone)]
+pub(super) struct Indices {
+    pub(super) profile: Option<profile::GuestIndices>,
+    pub(super) agent: Option<agent::GuestIndices>,
+    pub(super) hooks: Option<hooks::GuestIndices>,
+}
+
+impl std::fmt::Debug for Plugin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Plugin")
+            .field("digest", &self.digest)
+            .field("exports", &self.exports())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Plugin {
+    /// The digest of the component's bytes.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    /// Bytes of the component.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// The version of the contract that it was built for.
+    #[must_use]
+    pub fn api(&self) -> &str {
+        &self.api
+    }
+
+    /// Which interfaces it exports.
+    #[must_use]
+    pub fn exports(&self) -> Exports {
+        Exports {
+            profile: self.indices.profile.is_some(),
+            agent: self.indices.agent.is_some(),
+            hooks: self.indices.hooks.is_some(),
+        }
+    }
+
+    /// What it imports.
+    #[must_use]
+    pub fn imports(&self) -> &[Import] {
+        &self.imports
+    }
+
+    /// What it says of itself; none without the export `profile`.
+    #[must_use]
+    pub fn description(&self) -> Option<&Description> {
+        self.description.as_ref()
+    }
+
+    /// The JSON Schema of its configuration; none without the export `profile`.
+    #[must_use]
+    pub fn config_schema(&self) -> Option<&Value> {
+        self.schema.as_ref()
+    }
+
+    /// What it asks for. A plugin without the export `profile` has no way to ask, and is taken to ask for whatever its
+    /// profile grants.
+    #[must_use]
+    pub fn requests(&self) -> &Grants {
+        &self.requests
+    }
+
+    /// The files of layers that it wants to read.
+    pub(super) fn reads(&self) -> &GlobSet {
+        &self.reads
+    }
+}
+
+/// Loads a component, see the module's documentation.
+pub(super) async fn load(
+    core: &Core,
+    bytes: Arc<[u8]>,
+    digest: Digest,
+) -> Result<Plugin, PluginError> {
+    inspect::inspect(&bytes, &core.limits)?;
+    let size = bytes.len() as u64;
+    let component = compile(core, bytes).await?;
+    let mut linker = core.linker.clone();
+    let imports = imports::satisfy(&mut linker, &component)?;
+    let (api, exported) = exported(&component)?;
+    let pre = linker.instantiate_pre(&component).map_err(|error| {
+        let cause = text::line(&format!("{error:#}"), 500);
+        PluginError::new(
+            Code::Import,
+            format!("the component's imports do not fit: {cause}"),
+        )
+    })?;
+    let indices = Indices::find(&pre, exported)?;
+    let mut plugin = Plugin {
+        digest,
+        size,
+        api,
+        imports,
+        description: None,
+        schema: None,
+        reads: GlobSet::empty(),
+        requests: Grants::all(),
+        pre,
+        indices,
+        calls: Arc::new(Semaphore::new(core.calls_per_plugin)),
+    };
+    describe(core, &mut plugin).await?;
+    Ok(plugin)
+}
+
+/// Compiles on a thread of its own. A compilation cannot be ended from outside: when the deadline passes, its result is
+/// dropped as soon as it is there, and until then it keeps its permit, so no more than the allowed number ever run.
+async fn compile(core: &Core, bytes: Arc<[u8]>) -> Result<Component, PluginError> {
+    let closed = || PluginError::new(Code::Host, "the host is shutting down");
+    let permit = Arc::clone(&core.compiles)
+        .acquire_owned()
+        .await
+        .map_err(|_| closed())?;
+    let engine: Engine = core.engine.clone();
+    let task = tokio::task::spawn_blocking(move || {
+        let component = Component::from_binary(&engine, &bytes);
+        drop(permit);
+        component
+    });
+    let deadline = core.limits.compile_time;
+    match tokio::time::timeout(deadline, task).await {
+        Ok(Ok(Ok(component))) => Ok(component),
+        Ok(Ok(Err(error))) => {
+            let cause = text::line(&format!("{error:#}"), 500);
+            Err(PluginError::new(
+                Code::Compile,
+                format!("the component does not compile: {cause}"),
+            ))
+        }
+        Ok(Err(panic)) => Err(PluginError::new(
+            Code::Compile,
+            format!("the compiler failed: {panic}"),
+        )),
+        Err(_) => {
+            let allowed = millis(deadline);
+            let message = "compiling did not end in time";
+            Err(PluginError::limit(
+                Code::CompileTime,
+                "compile_time",
+                allowed.saturating_add(1),
+                allowed,
+                message,
+            ))
+        }
+    }
+}
+
+/// The interfaces of the contract among the exports, and their version.
+fn exported(component: &Component) -> Result<(String, Exports), PluginError> {
+    let mut exports = Exports::default();
+    let mut api = None;
+    for (name, _) in component.component_type().exports(component.engine()) {
+        let Some(rest) = name
+            .strip_prefix(imports::PACKAGE)
+            .and_then(|rest| rest.strip_prefix('/'))
+        else {
+            continue;
+        };
+        let (interface, version) = rest.split_once('@').unwrap_or((rest, ""));
+        imports::check_version(name, version)?;
+        match interface {
+            "profile" => exports.profile = true,
+            "agent" => exports.agent = true,
+            "hooks" => exports.hooks = true,
+            _ => continue,
+        }
+        api = Some(version.to_owned());
+    }
+    api.map(|api| (api, exports)).ok_or_else(|| {
+        let message = format!(
+            "the component exports none of {}/profile, agent and hooks",
+            imports::PACKAGE
+        );
+        PluginError::new(Code::Export, message)
+    })
+}
+
+impl Indices {
+    fn find(pre: &InstancePre<State>, exports: Exports) -> Result<Self, PluginError> {
+        let profile = exports
+            .profile
+            .then(|| profile::GuestIndices::new(pre))
+            .transpose();
+        let agent = exports
+            .agent
+            .then(|| agent::GuestIndices::new(pre))
+            .transpose();
+        let hooks = exports
+            .hooks
+            .then(|| hooks::GuestIndices::new(pre))
+            .transpose();
+        Ok(Self {
+            profile: profile.map_err(|error| mistyped(&error))?,
+            agent: agent.map_err(|error| mistyped(&error))?,
+            hooks: hooks.map_err(|error| mistyped(&error))?,
+        })
+    }
+
+    /// Checks the types of all exported functions.
+    fn check(&self, store: &mut Store<State>, instance: &Instance) -> wasmtime::Result<()> {
+        self.profile
+            .as_ref()
+            .map(|i| i.load(&mut *store, instance))
+            .transpose()?;
+        self.agent
+            .as_ref()
+            .map(|i| i.load(&mut *store, instance))
+            .transpose()?;
+        self.hooks
+            .as_ref()
+            .map(|i| i.load(&mut *store, instance))
+            .transpose()?;
+        Ok(())
+    }
+}
+
+fn mistyped(error: &wasmtime::Error) -> PluginError {
+    let cause = text::line(&format!("{error:#}"), 500);
+    PluginError::new(
+        Code::Export,
+        format!("an export does not fit the contract: {cause}"),
+    )
+}
+
+/// Starts the component once, checks its types and asks what it is.
+async fn describe(core: &Core, plugin: &mut Plugin) -> Result<(), PluginError> {
+    let guest = || Guest::new(&core.engine, NO_JOB, &core.limits, core.log_debug);
+    let deadline = core.limits.describe_time;
+    let call = async |store: &mut Store<State>| {
+        let instance = plugin.pre.instantiate_async(&mut *store).await?;
+        Ok(plugin.indices.check(store, &instance))
+    };
+    let (_, types, _) = guest()
+        .call(&core.ticker, "start", "describe_time", deadline, call)
+        .await?;
+    types.map_err(|error| mistyped(&error))?;
+
+    let Some(indices) = plugin.indices.profile.clone() else {
+        return Ok(());
+    };
+    let call = async |store: &mut Store<State>| {
+        let instance = plugin.pre.instantiate_async(&mut *store).await?;
+        indices
+            .load(&mut *store, &instance)?
+            .call_describe(store)
+            .await
+    };
+    let (_, description, _) = guest()
+        .call(&core.ticker, "describe", "describe_time", deadline, call)
+        .await?;
+    let call = async |store: &mut Store<State>| {
+        let instance = plugin.pre.instantiate_async(&mut *store).await?;
+        indices
+            .load(&mut *store, &instance)?
+            .call_config_schema(store)
+            .await
+    };
+    let (_, schema, _) = guest()
+        .call(
+            &core.ticker,
+            "config-schema",
+            "describe_time",
+            deadline,
+            call,
+        )
+        .await?;
+    plugin.reads = reads(&description.reads)?;
+    plugin.requests = requests(&description.requests)?;
+    plugin.description = Some(checked(description)?);
+    plugin.schema = Some(parse_schema(&schema)?);
+    Ok(())
+}
+
+fn undescribed(message: impl Into<String>) -> PluginError {
+    PluginError::new(Code::Describe, message)
+}
+
+fn checked(mut description: Description) -> Result<Description, PluginError> {
+    let name = &description.name;
+    let kebab = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    let plain = name.starts_with(|c: char| c.is_ascii_lowercase()) && name.len() <= 64;
+    if !plain || !name.chars().all(kebab) {
+        return Err(undescribed(format!(
+            "the name `{}` is not kebab-case of at most 64 letters",
+            text::line(name, 80)
+        )));
+    }
+    if description.version.len() > 64 || Version::parse(&description.version).is_err() {
+        let version = text::line(&description.version, 80);
+        return Err(undescribed(format!(
+            "the version `{version}` is not a semantic version"
+        )));
+    }
+    description.summary = text::line(&description.summary, 500);
+    Ok(description)
+}
+
+fn reads(patterns: &[String]) -> Result<GlobSet, PluginError> {
+    if patterns.len() > 256 || patterns.iter().any(|pattern| pattern.len() > 1_000) {
+        return Err(undescribed(
+            "`reads` may have at most 256 patterns of 1,000 bytes",
+        ));
+    }
+    let mut set = GlobSetBuilder::new();
+    let wrong = |error: globset::Error| undescribed(text::line(&format!("`reads`: {error}"), 300));
+    for pattern in patterns {
+        set.add(
+            GlobBuilder::new(pattern)
+                .literal_separator(true)
+                .build()
+                .map_err(wrong)?,
+        );
+    }
+    set.build().map_err(wrong)
+}
+
+fn requests(requests: &[String]) -> Result<Grants, PluginError> {
+    if requests.len() > 1_000 {
+        return Err(undescribed("`requests` may have at most 1,000 grants"));
+    }
+    let grants: Result<Vec<Grant>, _> = requests.iter().map(|request| request.parse()).collect();
+    let grants = grants.map_err(|error| undescribed(format!("`requests`: {error}")))?;
+    Ok(grants.into_iter().collect())
+}
+
+fn parse_schema(schema: &str) -> Result<Value, PluginError> {
+    if schema.len() > MAX_SCHEMA {
+        return Err(undescribed(format!(
+            "the schema of the configuration has more than {MAX_SCHEMA} bytes"
+        )));
+    }
+    let value: Value = serde_json::from_str(schema).map_err(|error| {
+        undescribed(format!(
+            "the schema of the configuration is not JSON: {error}"
+        ))
+    })?;
+    if value.is_object() || value.is_boolean() {
+        Ok(value)
+    } else {
+        Err(undescribed(
+            "the schema of the configuration is neither an object nor a boolean",
+        ))
+    }
+}

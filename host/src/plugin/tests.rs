@@ -1,0 +1,3 @@
+//! Tests over the shipped policies and over real components.
+
+mod policies;
