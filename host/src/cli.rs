@@ -43,7 +43,13 @@ use self::output::{Format, Output};
 /// Exit codes: 0 done or succeeded; 1 failed; 2 wrong usage or request; 3 cancelled or expired; 4 not allowed; 5 not found;
 /// 6 waited too long; 7 server not reachable; 130 interrupted.
 #[derive(Debug, Parser)]
-#[command(name = "agenticore", version, about, propagate_version = false, max_term_width = 120)]
+#[command(
+    name = "agenticore",
+    version,
+    about,
+    propagate_version = false,
+    max_term_width = 120
+)]
 pub struct Cli {
     #[command(flatten)]
     globals: Globals,
@@ -56,10 +62,22 @@ pub struct Cli {
 #[command(next_help_heading = "Global options")]
 struct Globals {
     /// The server to talk to; default: host and port of the settings
-    #[arg(long, global = true, value_name = "URL", env = "AGENTICORE_URL", hide_env_values = true)]
+    #[arg(
+        long,
+        global = true,
+        value_name = "URL",
+        env = "AGENTICORE_URL",
+        hide_env_values = true
+    )]
     server: Option<String>,
     /// The API key to show; default: the first of AGENTICORE_API_KEYS
-    #[arg(long, global = true, value_name = "KEY", env = "AGENTICORE_API_KEY", hide_env_values = true)]
+    #[arg(
+        long,
+        global = true,
+        value_name = "KEY",
+        env = "AGENTICORE_API_KEY",
+        hide_env_values = true
+    )]
     api_key: Option<SecretString>,
     /// The form of the data on standard output
     #[arg(short, long, global = true, value_enum, value_name = "FORM", default_value_t = Format::Table)]
@@ -121,7 +139,9 @@ async fn run_with(command: Command, context: &Context) -> ExitCode {
         Err(error) if exit::is_closed_pipe(&error) => ExitCode::Success,
         Err(error) => {
             let text = format!("{error:#}");
-            context.output.note(&format!("agenticore: {}", text::lines(&text)));
+            context
+                .output
+                .note(&format!("agenticore: {}", text::lines(&text)));
             if let Some(hint) = exit::hint(&error) {
                 context.output.note(hint);
             }

@@ -142,9 +142,9 @@ impl Client {
             http = http.tls_certs_only([]);
         }
         install_tls();
-        let http = http
-            .build()
-            .map_err(|e| ClientError::Setup(format!("cannot prepare connections: {}", error::chain(&e))))?;
+        let http = http.build().map_err(|e| {
+            ClientError::Setup(format!("cannot prepare connections: {}", error::chain(&e)))
+        })?;
         Ok(Self {
             http,
             base,
@@ -214,9 +214,7 @@ impl Client {
     /// # Errors
     /// [`ClientError`]; a server that is up but not ready is no error.
     pub async fn health(&self) -> Result<Health, ClientError> {
-        let health = self
-            .answer(self.request(Method::GET, &["health"]))
-            .await?;
+        let health = self.answer(self.request(Method::GET, &["health"])).await?;
         let request = self
             .request(Method::GET, &["readyz"])
             .query(&[("verbose", "")]);
@@ -254,10 +252,13 @@ impl Client {
         if !response.status().is_success() {
             return Err(error::refusal(response).await);
         }
-        let bytes = response.bytes().await.map_err(|e| ClientError::Unreachable {
-            server: self.base.clone(),
-            problem: format!("the answer broke off: {}", error::chain(&e.without_url())),
-        })?;
+        let bytes = response
+            .bytes()
+            .await
+            .map_err(|e| ClientError::Unreachable {
+                server: self.base.clone(),
+                problem: format!("the answer broke off: {}", error::chain(&e.without_url())),
+            })?;
         serde_json::from_slice(&bytes).map_err(|e| ClientError::Unexpected(e.to_string()))
     }
 }
@@ -300,7 +301,8 @@ fn parse_base(text: &str) -> Result<Url, ClientError> {
     }
     if !url.username().is_empty() || url.password().is_some() {
         return Err(ClientError::Setup(
-            "the server address holds a user or password: give the key with AGENTICORE_API_KEY".into(),
+            "the server address holds a user or password: give the key with AGENTICORE_API_KEY"
+                .into(),
         ));
     }
     if url.query().is_some() || url.fragment().is_some() {

@@ -8,6 +8,7 @@
 //! Opening pull requests is not done here.
 
 mod cache;
+mod classify;
 mod clone;
 mod command;
 mod credentials;

@@ -10,10 +10,11 @@ mod profile_dir;
 mod tests;
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
 
 use serde::Serialize;
 
@@ -26,6 +27,13 @@ pub const LAYOUT_FILE: &str = ".agenticore-layout.json";
 
 /// The folders of the layout: profiles, clones, configuration of jobs, records of jobs.
 pub const FOLDERS: [&str; 4] = ["profiles", "repos", "jobs", "job-state"];
+
+/// Below the root: held by the run at work, where the file system can lock.
+const LOCK_FILE: &str = ".agenticore-layout.lock";
+
+/// How long to wait for another run, and how often to look.
+const LOCK_WAIT: Duration = Duration::from_secs(60);
+const LOCK_POLL: Duration = Duration::from_millis(20);
 
 /// How the names of temporary files and folders end.
 const TEMPORARY: &str = ".agenticore-tmp";
@@ -122,8 +130,13 @@ pub enum InitError {
         /// What is wrong.
         problem: String,
     },
+    /// Another run is at work.
+    #[error("another run holds {} for more than {} seconds: wait for its end and run this again", .0.display(), LOCK_WAIT.as_secs())]
+    Busy(PathBuf),
     /// This binary holds no profiles.
-    #[error("this binary was built without profiles, so there is nothing to copy: build it from a whole checkout")]
+    #[error(
+        "this binary was built without profiles, so there is nothing to copy: build it from a whole checkout"
+    )]
     NoProfiles,
 }
 
@@ -162,8 +175,41 @@ fn init_with(root: &Path, sources: &Sources<'_>, version: Version) -> Result<Rep
     if sources.is_empty() {
         return Err(InitError::NoProfiles);
     }
+    // Nothing at all is written to a layout that is not ours.
     layout::read(root)?;
     let created = make_folders(root)?;
+    let _lock = lock(root)?;
+    Ok(Report {
+        created,
+        ..copy(root, sources, version)?
+    })
+}
+
+/// Waits for other runs on this root. Where the file system cannot lock, runs go side by side: that is safe too, and at worst a run
+/// takes the copy that another version makes at this moment for an edited one and leaves it to the next run.
+fn lock(root: &Path) -> Result<Option<fs::File>, InitError> {
+    let path = root.join(LOCK_FILE);
+    let file = fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(&path)
+        .map_err(io_error("open", &path))?;
+    let deadline = Instant::now() + LOCK_WAIT;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(Some(file)),
+            Err(TryLockError::WouldBlock) if Instant::now() < deadline => thread::sleep(LOCK_POLL),
+            Err(TryLockError::WouldBlock) => return Err(InitError::Busy(path)),
+            Err(TryLockError::Error(e)) => {
+                tracing::debug!("{} cannot be locked: {e}", path.display());
+                return Ok(None);
+            }
+        }
+    }
+}
+
+fn copy(root: &Path, sources: &Sources<'_>, version: Version) -> Result<Report, InitError> {
     let profiles = root.join("profiles");
     let temporaries_removed = remove_stale(root)? + remove_stale(&profiles)?;
 
@@ -175,10 +221,10 @@ fn init_with(root: &Path, sources: &Sources<'_>, version: Version) -> Result<Rep
             ((*name).to_owned(), Known { digest, version })
         })
         .collect();
-    let known = layout::note(root, &own)?;
+    layout::note(root, &own)?;
     let mut reports = Vec::new();
     for (name, files) in sources {
-        let action = put(&profiles.join(name), files, &known, name, version)?;
+        let action = put(root, name, files, version)?;
         let name = (*name).to_owned();
         reports.push(ProfileReport { name, action });
     }
@@ -187,7 +233,7 @@ fn init_with(root: &Path, sources: &Sources<'_>, version: Version) -> Result<Rep
     Ok(Report {
         root: root.to_owned(),
         layout: layout::VERSION,
-        created,
+        created: Vec::new(),
         profiles: reports,
         temporaries_removed,
     })
@@ -195,12 +241,12 @@ fn init_with(root: &Path, sources: &Sources<'_>, version: Version) -> Result<Rep
 
 /// Brings one profile's folder up to date. Another run may do the same at the same time, so a lost race means looking again.
 fn put(
-    target: &Path,
-    files: &[Source<'_>],
-    known: &Layout,
+    root: &Path,
     name: &str,
+    files: &[Source<'_>],
     version: Version,
 ) -> Result<Action, InitError> {
+    let target = &root.join("profiles").join(name);
     let own = profile_dir::digest(files.iter().map(|f| (f.path, f.bytes)));
     let mut copied = false;
     loop {
@@ -213,9 +259,14 @@ fn put(
             State::Foreign => return Ok(Action::KeptEdited),
         };
         if digest == own {
-            return Ok(if copied { Action::Copied } else { Action::Current });
+            return Ok(if copied {
+                Action::Copied
+            } else {
+                Action::Current
+            });
         }
-        match known.version_of(name, &digest) {
+        // Read anew each time: what is there now may be the work of a run that noted it just before.
+        match layout::read(root)?.version_of(name, &digest) {
             None => return Ok(Action::KeptEdited),
             Some(of) if of > version => return Ok(Action::KeptNewer),
             Some(_) => {}
@@ -250,7 +301,9 @@ fn remove_stale(folder: &Path) -> Result<usize, InitError> {
             continue;
         }
         // A run that ends just now removes its own: what is gone is no error.
-        let Ok(metadata) = entry.metadata() else { continue };
+        let Ok(metadata) = entry.metadata() else {
+            continue;
+        };
         let age = metadata
             .modified()
             .ok()

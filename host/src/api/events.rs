@@ -69,7 +69,7 @@ pub(super) async fn events(
     };
     let mut response = match form {
         Form::Lines { follow } => lines(batches(&core, id, follower, follow)),
-        _ => sse(batches(&core, id, follower, true)),
+        _ => sse(batches(&core, id, follower, true), KEEP_ALIVE),
     };
     let headers = response.headers_mut();
     headers.insert(
@@ -156,7 +156,11 @@ fn batches(
     batches.take_until(core.stopping().clone().cancelled_owned())
 }
 
-fn sse(batches: impl Stream<Item = Vec<Item>> + Send + 'static) -> Response {
+/// Frames for an `EventSource`, and a comment whenever nothing was sent for `keep_alive`.
+pub(super) fn sse(
+    batches: impl Stream<Item = Vec<Item>> + Send + 'static,
+    keep_alive: Duration,
+) -> Response {
     let retry = stream::once(async { Ok(Frame::default().retry(RETRY)) });
     let events = batches.flat_map(stream::iter).map(|item| {
         let event = item.event();
@@ -166,7 +170,7 @@ fn sse(batches: impl Stream<Item = Vec<Item>> + Send + 'static) -> Response {
             .json_data(&item)
     });
     Sse::new(retry.chain(events))
-        .keep_alive(KeepAlive::new().interval(KEEP_ALIVE).text("keep-alive"))
+        .keep_alive(KeepAlive::new().interval(keep_alive).text("keep-alive"))
         .into_response()
 }
 

@@ -15,7 +15,13 @@ pub(super) struct Waiting {
     #[arg(long, value_name = "SECONDS")]
     timeout: Option<u64>,
     /// Try for so many seconds to get back a connection that broke
-    #[arg(long, value_name = "SECONDS", default_value_t = 300, env = "AGENTICORE_RECONNECT_SECONDS", hide_env_values = true)]
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        default_value_t = 300,
+        env = "AGENTICORE_RECONNECT_SECONDS",
+        hide_env_values = true
+    )]
     reconnect: u64,
 }
 

@@ -29,7 +29,9 @@ pub(super) async fn run(args: Args, context: &Context) -> anyhow::Result<ExitCod
             }
         }
     }
-    context.output.list(&records, |r| r.id.clone(), || rows(&records))?;
+    context
+        .output
+        .list(&records, |r| r.id.clone(), || rows(&records))?;
     Ok(failure.unwrap_or(ExitCode::Success))
 }
 
@@ -44,7 +46,11 @@ fn rows(records: &[Record]) -> Rows {
             (false, Some(_)) => "asked to stop",
             _ => "",
         };
-        vec![record.id.clone(), record.status.to_string(), what.to_owned()]
+        vec![
+            record.id.clone(),
+            record.status.to_string(),
+            what.to_owned(),
+        ]
     };
     Rows {
         heading: &["ID", "STATUS", ""],

@@ -55,7 +55,11 @@ fn show(output: &Output, rows: &[Row]) -> anyhow::Result<()> {
             .iter()
             .map(|row| {
                 let value = row.value.as_deref().unwrap_or("-");
-                let place = if row.from_environment { "environment" } else { "file or default" };
+                let place = if row.from_environment {
+                    "environment"
+                } else {
+                    "file or default"
+                };
                 vec![row.name.clone(), text::line(value, 120), place.to_owned()]
             })
             .collect(),
@@ -68,9 +72,15 @@ fn rows(config: &Config, lookup: &dyn Fn(&str) -> Option<String>) -> Vec<Row> {
     let from_environment = |name: &str| lookup(name).is_some_and(|v| !v.is_empty());
     let mut rows = Vec::new();
     for setting in SETTINGS {
-        let Some(value) = value(config, setting, lookup) else { continue };
+        let Some(value) = value(config, setting, lookup) else {
+            continue;
+        };
         let value = value.filter(|v| !v.is_empty());
-        let value = if setting.secret { value.map(|_| HIDDEN.to_owned()) } else { value };
+        let value = if setting.secret {
+            value.map(|_| HIDDEN.to_owned())
+        } else {
+            value
+        };
         rows.push(Row {
             name: setting.env.to_owned(),
             value,
@@ -79,7 +89,11 @@ fn rows(config: &Config, lookup: &dyn Fn(&str) -> Option<String>) -> Vec<Row> {
     }
     for (plugin, settings) in &config.agents {
         for (key, value) in settings {
-            let value = if is_secret(key) { HIDDEN.to_owned() } else { plain(value) };
+            let value = if is_secret(key) {
+                HIDDEN.to_owned()
+            } else {
+                plain(value)
+            };
             rows.push(Row {
                 name: format!("agents.{plugin}.{key}"),
                 value: Some(value),
@@ -143,11 +157,15 @@ fn is_for_plugin(setting: &Setting) -> bool {
 /// Settings of plugins are free in form: names that say so are taken for secrets.
 fn is_secret(key: &str) -> bool {
     let key = key.to_ascii_lowercase();
-    ["key", "token", "secret", "password", "env", "header"].iter().any(|word| key.contains(word))
+    ["key", "token", "secret", "password", "env", "header"]
+        .iter()
+        .any(|word| key.contains(word))
 }
 
 fn plain(value: &Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+    value
+        .as_str()
+        .map_or_else(|| value.to_string(), str::to_owned)
 }
 
 #[cfg(test)]
@@ -158,8 +176,18 @@ mod tests {
     use super::*;
 
     fn of(env: &[(&str, &str)]) -> Vec<Row> {
-        let lookup = |name: &str| env.iter().find(|(n, _)| *n == name).map(|(_, v)| (*v).to_owned());
-        let config = Config::from_parts(&Flags::default(), &lookup, "/home/u/.agenticore".into(), Path::new("/none")).unwrap();
+        let lookup = |name: &str| {
+            env.iter()
+                .find(|(n, _)| *n == name)
+                .map(|(_, v)| (*v).to_owned())
+        };
+        let config = Config::from_parts(
+            &Flags::default(),
+            &lookup,
+            "/home/u/.agenticore".into(),
+            Path::new("/none"),
+        )
+        .unwrap();
         rows(&config, &lookup)
     }
 
@@ -169,7 +197,12 @@ mod tests {
         let env: Vec<_> = plugin.iter().map(|s| (s.env, "7")).collect();
         let rows = of(&env);
         for setting in SETTINGS.iter().filter(|s| !is_for_plugin(s)) {
-            assert_eq!(rows.iter().filter(|r| r.name == setting.env).count(), 1, "{}", setting.env);
+            assert_eq!(
+                rows.iter().filter(|r| r.name == setting.env).count(),
+                1,
+                "{}",
+                setting.env
+            );
         }
         let handed = rows.iter().filter(|r| r.name.starts_with("agents."));
         assert_eq!(handed.count(), plugin.len());
@@ -177,9 +210,16 @@ mod tests {
 
     #[test]
     fn values_are_those_in_force_and_secrets_are_hidden() {
-        let rows = of(&[("AGENTICORE_API_KEYS", "sesame"), ("GITHUB_TOKEN", "open"), ("AGENTICORE_SHARED_FS_ROOT", "/shared")]);
+        let rows = of(&[
+            ("AGENTICORE_API_KEYS", "sesame"),
+            ("GITHUB_TOKEN", "open"),
+            ("AGENTICORE_SHARED_FS_ROOT", "/shared"),
+        ]);
         let row = |name: &str| rows.iter().find(|r| r.name == name).unwrap();
-        assert_eq!(row("AGENTICORE_REPOS_ROOT").value.as_deref(), Some("/shared/repos"));
+        assert_eq!(
+            row("AGENTICORE_REPOS_ROOT").value.as_deref(),
+            Some("/shared/repos")
+        );
         assert_eq!(row("AGENTICORE_API_KEYS").value.as_deref(), Some(HIDDEN));
         assert_eq!(row("REDIS_URL").value, None);
         assert!(row("GITHUB_TOKEN").from_environment && !row("AGENTICORE_PORT").from_environment);

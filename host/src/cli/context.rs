@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
+use super::Globals;
 use super::exit::UsageError;
 use super::output::Output;
-use super::Globals;
 use crate::client::{Client, ClientError, JobQuery, Patience};
 use crate::config::{Config, ConfigError, Flags};
 use crate::job::{JobId, Record};

@@ -19,7 +19,8 @@ pub(super) enum View {
 
 /// How an event is shown.
 pub(super) fn view(event: &Event) -> View {
-    let note = |subject: &str, words: &str| View::Note(format!("[{subject}] {}", text::line(words, MOST)));
+    let note =
+        |subject: &str, words: &str| View::Note(format!("[{subject}] {}", text::line(words, MOST)));
     match &event.body {
         EventBody::Log { text, .. } => {
             let end = if text.ends_with('\n') { "" } else { "\n" };
@@ -54,7 +55,10 @@ pub(super) fn view(event: &Event) -> View {
                 StageState::Done => "done",
                 StageState::Failed => "failed",
             };
-            let detail = detail.as_ref().map(|d| format!(": {d}")).unwrap_or_default();
+            let detail = detail
+                .as_ref()
+                .map(|d| format!(": {d}"))
+                .unwrap_or_default();
             note(stage.as_str(), &format!("{state}{detail}"))
         }
         EventBody::Agent(event) => agent(event),
@@ -68,9 +72,10 @@ pub(super) fn view(event: &Event) -> View {
             level,
             message,
         } => note("plugin", &format!("{plugin}: {level}: {message}")),
-        EventBody::Reset { oldest } => {
-            note("stream", &format!("events before number {oldest} are no longer kept"))
-        }
+        EventBody::Reset { oldest } => note(
+            "stream",
+            &format!("events before number {oldest} are no longer kept"),
+        ),
         EventBody::Usage { .. } | EventBody::End { .. } => View::Nothing,
     }
 }
@@ -95,7 +100,10 @@ fn agent(event: &AgentEvent) -> View {
             max_attempts,
             delay_ms,
             reason,
-        } => ("retry", format!("{attempt} of {max_attempts} in {delay_ms} ms: {reason}")),
+        } => (
+            "retry",
+            format!("{attempt} of {max_attempts} in {delay_ms} ms: {reason}"),
+        ),
         AgentEvent::Denial { tool, summary } => ("denied", format!("{tool}: {summary}")),
         AgentEvent::Started { .. } | AgentEvent::ToolResult { .. } | AgentEvent::Other { .. } => {
             return View::Nothing;

@@ -144,7 +144,10 @@ mod tests {
             assert_eq!(code_of(&refused(status)) as u8, code, "{status}");
         }
         assert_eq!(code_of(&UsageError("x".into()).into()), ExitCode::Usage);
-        assert_eq!(code_of(&ConfigError::Conflict("x".into()).into()), ExitCode::Usage);
+        assert_eq!(
+            code_of(&ConfigError::Conflict("x".into()).into()),
+            ExitCode::Usage
+        );
         assert_eq!(code_of(&BadRequest::EmptyTask.into()), ExitCode::Usage);
         let unknown = SubmitError::UnknownProfile {
             name: "x".into(),

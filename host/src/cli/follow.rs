@@ -57,7 +57,8 @@ impl<'a> Viewer<'a> {
                     Ok(())
                 }
                 View::Log(text) if self.show == Show::Notes => {
-                    self.output.note(text::lines(text.trim_end_matches('\n')).as_ref());
+                    self.output
+                        .note(text::lines(text.trim_end_matches('\n')).as_ref());
                     Ok(())
                 }
                 View::Log(text) if self.output.terminal => self.data(&text::lines(&text)),
@@ -107,7 +108,10 @@ pub(super) async fn follow(
             }
             Update::Lost { problem, .. } => {
                 if !lost {
-                    output.note(&format!("[stream] lost, trying again: {}", text::line(&problem, 300)));
+                    output.note(&format!(
+                        "[stream] lost, trying again: {}",
+                        text::line(&problem, 300)
+                    ));
                 }
                 lost = true;
             }
@@ -187,7 +191,11 @@ async fn record_of(client: &Client, id: &str) -> anyhow::Result<Record> {
     loop {
         match client.get(id).await {
             Ok(record) if record.status.is_ended() => return Ok(record),
-            Ok(record) => anyhow::bail!("the stream of job {} ended although it is {}", record.id, record.status),
+            Ok(record) => anyhow::bail!(
+                "the stream of job {} ended although it is {}",
+                record.id,
+                record.status
+            ),
             Err(e) if e.is_passing() && tries < 5 => {
                 tries += 1;
                 tokio::time::sleep(Duration::from_millis(200)).await;

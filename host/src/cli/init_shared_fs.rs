@@ -16,17 +16,29 @@ use crate::shared_fs::{self, Action, Report};
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// The root of the shared file system
-    #[arg(long, value_name = "PATH", env = "AGENTICORE_SHARED_FS_ROOT", hide_env_values = true)]
+    #[arg(
+        long,
+        value_name = "PATH",
+        env = "AGENTICORE_SHARED_FS_ROOT",
+        hide_env_values = true
+    )]
     shared_root: Option<PathBuf>,
 }
 
 pub(super) async fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
     let root = args.shared_root.filter(|r| !r.as_os_str().is_empty());
     let root = root.ok_or_else(|| {
-        UsageError("there is no shared root: give --shared-root PATH or set AGENTICORE_SHARED_FS_ROOT".into())
+        UsageError(
+            "there is no shared root: give --shared-root PATH or set AGENTICORE_SHARED_FS_ROOT"
+                .into(),
+        )
     })?;
     if !root.is_absolute() {
-        return Err(UsageError(format!("the shared root {} is not an absolute path", root.display())).into());
+        return Err(UsageError(format!(
+            "the shared root {} is not an absolute path",
+            root.display()
+        ))
+        .into());
     }
     let report = tokio::task::spawn_blocking(move || shared_fs::init(&root))
         .await
@@ -40,7 +52,11 @@ pub(super) async fn run(args: Args, context: &Context) -> anyhow::Result<ExitCod
             .try_for_each(|p| output.data(&format!("{}\n", p.name)))?,
         Format::Table => output.data(&page(&report))?,
     }
-    for profile in report.profiles.iter().filter(|p| p.action == Action::KeptEdited) {
+    for profile in report
+        .profiles
+        .iter()
+        .filter(|p| p.action == Action::KeptEdited)
+    {
         let place = report.root.join("profiles").join(&profile.name);
         output.note(&format!(
             "{} was edited and is left alone; to get the bundled one, move it away and run this again",
@@ -51,15 +67,26 @@ pub(super) async fn run(args: Args, context: &Context) -> anyhow::Result<ExitCod
 }
 
 fn page(report: &Report) -> String {
-    let mut page = format!("root  {}  (layout {})\n", report.root.display(), report.layout);
+    let mut page = format!(
+        "root  {}  (layout {})\n",
+        report.root.display(),
+        report.layout
+    );
     for folder in &report.created {
         page.push_str(&format!("created  {}\n", folder.display()));
     }
     for profile in &report.profiles {
-        page.push_str(&format!("profile  {}  {}\n", profile.name, profile.action.as_str()));
+        page.push_str(&format!(
+            "profile  {}  {}\n",
+            profile.name,
+            profile.action.as_str()
+        ));
     }
     if report.temporaries_removed > 0 {
-        page.push_str(&format!("removed  {} temporaries of runs that died\n", report.temporaries_removed));
+        page.push_str(&format!(
+            "removed  {} temporaries of runs that died\n",
+            report.temporaries_removed
+        ));
     }
     text::lines(&page).into_owned()
 }

@@ -53,7 +53,11 @@ pub(super) async fn run(args: Args, context: &Context) -> anyhow::Result<ExitCod
     };
     let jobs = list(&context.client()?, query, args.limit).await?;
     let output = &context.output;
-    output.list(&jobs, |job| job.id.clone(), || rows(&jobs, output.terminal, now))?;
+    output.list(
+        &jobs,
+        |job| job.id.clone(),
+        || rows(&jobs, output.terminal, now),
+    )?;
     Ok(ExitCode::Success)
 }
 
@@ -90,13 +94,22 @@ fn since(text: &str, now: Timestamp) -> anyhow::Result<Timestamp> {
 fn rows(jobs: &[Record], terminal: bool, now: Timestamp) -> Rows {
     let row = |job: &Record| {
         let created = match (terminal, job.created_at) {
-            (true, at) => text::between(at, Some(now)).map(|age| format!("{} ago", text::duration(age))),
+            (true, at) => {
+                text::between(at, Some(now)).map(|age| format!("{} ago", text::duration(age)))
+            }
             (false, at) => at.map(text::moment),
         };
-        let end = job.ended_at.or((job.status == Status::Running).then_some(now));
+        let end = job
+            .ended_at
+            .or((job.status == Status::Running).then_some(now));
         let took = text::between(job.started_at, end).map(text::duration);
-        let id = if terminal { job.id.chars().take(8).collect() } else { job.id.clone() };
-        let dash = |text: Option<String>| text.filter(|t| !t.is_empty()).unwrap_or_else(|| "-".into());
+        let id = if terminal {
+            job.id.chars().take(8).collect()
+        } else {
+            job.id.clone()
+        };
+        let dash =
+            |text: Option<String>| text.filter(|t| !t.is_empty()).unwrap_or_else(|| "-".into());
         vec![
             id,
             job.status.to_string(),
@@ -141,8 +154,16 @@ mod tests {
             started_at: Some("2026-11-22T10:01:00Z".parse().unwrap()),
             ..Record::default()
         };
-        let of = |terminal| rows(std::slice::from_ref(&job), terminal, now).rows.concat().join(" | ");
-        assert_eq!(of(true), "0b6ad2a4 | running | code | - | 2m 00s ago | 1m 00s | two lines\\u{7}");
+        let of = |terminal| {
+            rows(std::slice::from_ref(&job), terminal, now)
+                .rows
+                .concat()
+                .join(" | ")
+        };
+        assert_eq!(
+            of(true),
+            "0b6ad2a4 | running | code | - | 2m 00s ago | 1m 00s | two lines\\u{7}"
+        );
         assert_eq!(
             of(false),
             "0b6ad2a4-6d0a-4f0e-9a49-3d7f4b8f2c11 | running | code | - | 2026-11-22T10:00:00Z | 1m 00s | two lines\\u{7}"

@@ -31,13 +31,17 @@ pub(super) async fn run(args: Args, context: &Context) -> anyhow::Result<ExitCod
     let show = match context.output.format {
         Format::Table => Show::Log,
         Format::Json | Format::Jsonl => Show::Events,
-        Format::Id => return Err(UsageError("a log has no ids: use --output table or jsonl".into()).into()),
+        Format::Id => {
+            return Err(UsageError("a log has no ids: use --output table or jsonl".into()).into());
+        }
     };
     let client = context.patient_client(args.waiting.outage())?;
     let id = context.id(&client, &args.id).await?;
     let mut viewer = Viewer::new(&context.output, show);
     if !args.follow {
-        let events = client.recorded(&id, args.after).map(|e| e.map(Update::Event));
+        let events = client
+            .recorded(&id, args.after)
+            .map(|e| e.map(Update::Event));
         follow(&context.output, events, &mut viewer, true).await?;
         return Ok(ExitCode::Success);
     }

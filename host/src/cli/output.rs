@@ -98,7 +98,9 @@ impl Output {
         match self.format {
             Format::Json => self.json(items),
             Format::Jsonl => items.iter().try_for_each(|item| self.json(item)),
-            Format::Id => items.iter().try_for_each(|item| self.data(&format!("{}\n", id(item)))),
+            Format::Id => items
+                .iter()
+                .try_for_each(|item| self.data(&format!("{}\n", id(item)))),
             Format::Table => self.table(&rows()),
         }
     }

@@ -9,14 +9,19 @@ use super::text;
 
 pub(super) async fn run(context: &Context) -> anyhow::Result<ExitCode> {
     let profiles = context.client()?.profiles().await?;
-    context
-        .output
-        .list(&profiles, |p| field(p, "name").to_owned(), || rows(&profiles))?;
+    context.output.list(
+        &profiles,
+        |p| field(p, "name").to_owned(),
+        || rows(&profiles),
+    )?;
     Ok(ExitCode::Success)
 }
 
 fn field<'a>(profile: &'a Value, name: &str) -> &'a str {
-    profile.get(name).and_then(Value::as_str).unwrap_or_default()
+    profile
+        .get(name)
+        .and_then(Value::as_str)
+        .unwrap_or_default()
 }
 
 /// A broken profile shows its error where others show what they are for.
@@ -49,6 +54,9 @@ mod tests {
             serde_json::json!({"name": "bad", "source": "user", "plugin": "", "error": "line 1:\n no"}),
         ];
         let rows: Vec<_> = rows(&profiles).rows.iter().map(|r| r.join("|")).collect();
-        assert_eq!(rows, ["code|bundled|p|Writes code", "bad|user||broken: line 1: no"]);
+        assert_eq!(
+            rows,
+            ["code|bundled|p|Writes code", "bad|user||broken: line 1: no"]
+        );
     }
 }

@@ -37,7 +37,7 @@ pub(super) struct Args {
     /// Wait for the end and show the log
     #[arg(short, long)]
     wait: bool,
-    /// Run the job in this process, without a server; Ctrl-C then ends the job
+    /// Run the job in this process, without a server; Ctrl-C and --timeout then end the job
     #[arg(long)]
     local: bool,
     /// With --wait: Ctrl-C cancels the job
@@ -64,7 +64,9 @@ pub(super) async fn run(args: Args, context: &Context) -> anyhow::Result<ExitCod
         return accepted(&context.output, &record);
     }
     let id = record.id.as_str();
-    context.output.note(&format!("[job] {id} {}", record.status));
+    context
+        .output
+        .note(&format!("[job] {id} {}", record.status));
     let show = show(context.output.format);
     let work = to_the_end(context, &client, id, show);
     let limit = args.waiting.limit();
@@ -106,7 +108,11 @@ fn accepted(output: &Output, record: &Record) -> anyhow::Result<ExitCode> {
 
 /// The log is the data, unless the record is.
 fn show(format: Format) -> Show {
-    if wants_record(format) { Show::Notes } else { Show::Log }
+    if wants_record(format) {
+        Show::Notes
+    } else {
+        Show::Log
+    }
 }
 
 async fn local(args: &Args, body: RequestBody, output: &Output) -> anyhow::Result<ExitCode> {
@@ -157,7 +163,18 @@ mod tests {
 
     #[test]
     fn the_flags_reach_the_request() {
-        let args = args(&["t", "-p", "code", "-r", "https://example.org/x", "--base-ref", "dev", "--session-id", "s1", "-w"]);
+        let args = args(&[
+            "t",
+            "-p",
+            "code",
+            "-r",
+            "https://example.org/x",
+            "--base-ref",
+            "dev",
+            "--session-id",
+            "s1",
+            "-w",
+        ]);
         let body = body(&args, std::io::empty()).unwrap();
         let expected = RequestBody {
             task: "t".into(),

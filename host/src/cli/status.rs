@@ -13,7 +13,11 @@ pub(super) async fn run(context: &Context) -> anyhow::Result<ExitCode> {
     let client = context.client()?;
     let health = client.health().await?;
     show(&context.output, client.base().as_str(), &health)?;
-    Ok(if health.ready { ExitCode::Success } else { ExitCode::Failed })
+    Ok(if health.ready {
+        ExitCode::Success
+    } else {
+        ExitCode::Failed
+    })
 }
 
 fn show(output: &Output, server: &str, health: &Health) -> anyhow::Result<()> {
@@ -47,12 +51,19 @@ fn page(server: &str, health: &Health) -> String {
     for check in checks.into_iter().flatten() {
         let of = |name: &str| check.get(name).map(plain).unwrap_or_default();
         let word = if of("ok") == "true" { "ok" } else { "FAILED" };
-        lines.push((format!("  {}", of("name")), format!("{word}  {}", of("detail"))));
+        lines.push((
+            format!("  {}", of("name")),
+            format!("{word}  {}", of("detail")),
+        ));
     }
     lines
         .iter()
         .map(|(name, value)| {
-            let line = format!("{:<12}  {}", text::line(name, 40).as_str(), text::line(value, 300));
+            let line = format!(
+                "{:<12}  {}",
+                text::line(name, 40).as_str(),
+                text::line(value, 300)
+            );
             let indent = if name.starts_with(' ') { "  " } else { "" };
             format!("{indent}{}\n", line.trim_end())
         })
@@ -60,7 +71,9 @@ fn page(server: &str, health: &Health) -> String {
 }
 
 fn plain(value: &Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+    value
+        .as_str()
+        .map_or_else(|| value.to_string(), str::to_owned)
 }
 
 #[cfg(test)]

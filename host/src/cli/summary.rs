@@ -73,7 +73,13 @@ pub(super) fn page(record: &Record) -> String {
         let _ = writeln!(page, "{:<10}  {}", "warning", text::lines(warning));
     }
     for (name, value) in &record.annotations {
-        let _ = writeln!(page, "{:<10}  {}={}", "note", text::lines(name), text::lines(value));
+        let _ = writeln!(
+            page,
+            "{:<10}  {}={}",
+            "note",
+            text::lines(name),
+            text::lines(value)
+        );
     }
     if let Some(output) = record.output.as_deref().filter(|o| !o.is_empty()) {
         let cut = match record.output_cut {
@@ -93,8 +99,17 @@ fn facts(record: &Record) -> Vec<(&'static str, String)> {
     let moment = |at: Option<jiff::Timestamp>| at.map(text::moment).unwrap_or_default();
     let took = text::between(record.started_at, record.ended_at).map(text::duration);
     let usage = &record.usage;
-    let tokens = usage.input_tokens + usage.output_tokens + usage.cache_read_tokens + usage.cache_write_tokens;
-    let failure = |of: fn(&Failure) -> &str| record.failure.as_ref().map(|f| of(f).to_owned()).unwrap_or_default();
+    let tokens = usage.input_tokens
+        + usage.output_tokens
+        + usage.cache_read_tokens
+        + usage.cache_write_tokens;
+    let failure = |of: fn(&Failure) -> &str| {
+        record
+            .failure
+            .as_ref()
+            .map(|f| of(f).to_owned())
+            .unwrap_or_default()
+    };
     vec![
         ("id", record.id.clone()),
         ("status", status(record)),
@@ -109,22 +124,54 @@ fn facts(record: &Record) -> Vec<(&'static str, String)> {
         ("started", moment(record.started_at)),
         ("ended", moment(record.ended_at)),
         ("took", took.unwrap_or_default()),
-        ("exit code", record.exit_code.map(|c| c.to_string()).unwrap_or_default()),
-        ("error", record.error.clone().unwrap_or_else(|| failure(|f| &f.message))),
+        (
+            "exit code",
+            record.exit_code.map(|c| c.to_string()).unwrap_or_default(),
+        ),
+        (
+            "error",
+            record
+                .error
+                .clone()
+                .unwrap_or_else(|| failure(|f| &f.message)),
+        ),
         ("what to do", failure(|f| &f.remedy)),
         ("session", text(&record.session_id)),
         ("model", text(&record.model)),
-        ("cost", if record.cost_usd > 0.0 { text::cost(record.cost_usd) } else { String::new() }),
-        ("tokens", if tokens > 0 { format!("{tokens} ({} out)", usage.output_tokens) } else { String::new() }),
+        (
+            "cost",
+            if record.cost_usd > 0.0 {
+                text::cost(record.cost_usd)
+            } else {
+                String::new()
+            },
+        ),
+        (
+            "tokens",
+            if tokens > 0 {
+                format!("{tokens} ({} out)", usage.output_tokens)
+            } else {
+                String::new()
+            },
+        ),
         ("worktree", text(&record.worktree_path)),
         ("config", text(&record.job_config_dir)),
-        ("plugin", record.plugin.as_ref().map(|p| format!("{} {}", p.name, p.version)).unwrap_or_default()),
+        (
+            "plugin",
+            record
+                .plugin
+                .as_ref()
+                .map(|p| format!("{} {}", p.name, p.version))
+                .unwrap_or_default(),
+        ),
     ]
 }
 
 fn status(record: &Record) -> String {
     match (record.attempt, record.cancel_requested_at) {
-        (_, Some(_)) if !record.status.is_ended() => format!("{} (cancel requested)", record.status),
+        (_, Some(_)) if !record.status.is_ended() => {
+            format!("{} (cancel requested)", record.status)
+        }
         (0 | 1, _) => record.status.to_string(),
         (attempt, _) => format!("{} (attempt {attempt})", record.status),
     }
@@ -149,7 +196,11 @@ mod tests {
             cost_usd: 0.25,
             output: Some("half".into()),
             output_cut: 12,
-            failure: Some(Failure::new(FailureClass::Clone, "no such branch", "name another one")),
+            failure: Some(Failure::new(
+                FailureClass::Clone,
+                "no such branch",
+                "name another one",
+            )),
             ..Record::default()
         }
     }

@@ -8,7 +8,9 @@ use tracing_subscriber::EnvFilter;
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
     /// The filter is not one.
-    #[error("{variable} is {given:?}: {problem}; expected for example `info` or `agenticore=debug`")]
+    #[error(
+        "{variable} is {given:?}: {problem}; expected for example `info` or `agenticore=debug`"
+    )]
     Filter {
         /// The variable it is set with.
         variable: &'static str,
@@ -32,7 +34,10 @@ pub fn init(server: bool) -> Result<(), TelemetryError> {
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty()));
+        .with_ansi(
+            std::io::stderr().is_terminal()
+                && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty()),
+        );
     let format = std::env::var("AGENTICORE_LOG_FORMAT").unwrap_or_default();
     let started = match format.as_str() {
         "" | "text" => builder.try_init(),
@@ -81,6 +86,9 @@ mod tests {
         let both = [("AGENTICORE_LOG", "debug"), ("RUST_LOG", "trace")];
         assert_eq!(of(&both, false).unwrap(), "trace");
         let error = of(&[("AGENTICORE_LOG", "a=b=c")], false).unwrap_err();
-        assert!(error.to_string().starts_with("AGENTICORE_LOG is"), "{error}");
+        assert!(
+            error.to_string().starts_with("AGENTICORE_LOG is"),
+            "{error}"
+        );
     }
 }

@@ -1,6 +1,6 @@
 //! Whole commands against a fake server, and what their help says.
 
-#![expect(clippy::unwrap_used, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
@@ -72,7 +72,10 @@ fn help_texts() {
     let mut commands = vec![cli];
     let mut shown = 0;
     while let Some(mut command) = commands.pop() {
-        let name = command.get_bin_name().unwrap_or("agenticore").replace(' ', "-");
+        let name = command
+            .get_bin_name()
+            .unwrap_or("agenticore")
+            .replace(' ', "-");
         let help = command.render_long_help().to_string();
         insta::with_settings!({omit_expression => true, prepend_module_to_snapshot => false}, {
             insta::assert_snapshot!(name, help);
@@ -90,21 +93,32 @@ async fn run_prints_the_id_and_how_to_follow() {
     let (code, data, notes) = command(&fake.url(), "run hello -p shell").await;
     assert_eq!((code, data), (0, format!("{ID}\n")));
     assert!(notes.contains("agenticore logs -f 0b6ad2a4"), "{notes}");
-    assert_eq!(fake.world.bodies.lock().unwrap().first().unwrap()["profile"], "shell");
+    assert_eq!(
+        fake.world.bodies.lock().unwrap().first().unwrap()["profile"],
+        "shell"
+    );
     let (_, data, notes) = command(&fake.url(), "run hello -o id").await;
     assert_eq!((data, notes), (format!("{ID}\n"), String::new()));
 }
 
 #[tokio::test]
 async fn run_wait_shows_the_log_as_it_came_and_ends_like_the_job() {
-    for (status, expected) in [(Status::Succeeded, 0), (Status::Failed, 1), (Status::Cancelled, 3), (Status::Expired, 3)] {
+    for (status, expected) in [
+        (Status::Succeeded, 0),
+        (Status::Failed, 1),
+        (Status::Cancelled, 3),
+        (Status::Expired, 3),
+    ] {
         let fake = Fake::start().await;
         fake.job(ID, &["one\r\n", "\u{1b}[1mtwo"], Some(status));
         fake.cut(&[Cut::Close(1)]);
         let (code, data, notes) = command(&fake.url(), "run hello --wait").await;
         assert_eq!(code, expected, "{notes}");
         assert_eq!(data, "one\r\n\u{1b}[1mtwo\n");
-        assert!(notes.contains("[stream] lost, trying again: the server closed the stream"), "{notes}");
+        assert!(
+            notes.contains("[stream] lost, trying again: the server closed the stream"),
+            "{notes}"
+        );
         assert!(notes.ends_with(&format!("{status}\n")), "{notes}");
     }
 }
@@ -116,7 +130,10 @@ async fn run_wait_json_is_the_record_alone() {
     let (code, data, notes) = command(&fake.url(), "run hello --wait --json").await;
     assert_eq!(code, 0);
     let record: Value = serde_json::from_str(&data).unwrap();
-    assert_eq!((record["id"].as_str(), record["status"].as_str()), (Some(ID), Some("succeeded")));
+    assert_eq!(
+        (record["id"].as_str(), record["status"].as_str()),
+        (Some(ID), Some("succeeded"))
+    );
     assert!(notes.contains("hello\n"), "{notes}");
 }
 
@@ -124,7 +141,11 @@ async fn run_wait_json_is_the_record_alone() {
 async fn waiting_ends_when_its_time_is_over() {
     let fake = Fake::start().await;
     fake.job(ID, &["hello"], None);
-    for line in [format!("wait {ID} --timeout 0"), "run hello -w --timeout 0".into(), format!("logs -f {ID} --timeout 0")] {
+    for line in [
+        format!("wait {ID} --timeout 0"),
+        "run hello -w --timeout 0".into(),
+        format!("logs -f {ID} --timeout 0"),
+    ] {
         let (code, _, notes) = command(&fake.url(), &line).await;
         assert_eq!(code, 6, "{line}: {notes}");
         assert!(notes.contains("agenticore cancel 0b6ad2a4"), "{notes}");
@@ -134,7 +155,12 @@ async fn waiting_ends_when_its_time_is_over() {
 
 #[tokio::test]
 async fn what_is_cut_short_is_dropped() {
-    let cut = until_cut(Some(std::time::Duration::ZERO), std::future::pending::<()>()).await.unwrap();
+    let cut = until_cut(
+        Some(std::time::Duration::ZERO),
+        std::future::pending::<()>(),
+    )
+    .await
+    .unwrap();
     assert!(matches!(cut, Err(End::TimedOut)));
     assert!(matches!(until_cut(None, async { 7 }).await.unwrap(), Ok(7)));
 }
@@ -147,10 +173,17 @@ async fn logs_stop_at_the_last_stored_event() {
     assert_eq!((code, data.as_str()), (0, "a\nb\nc\n"));
     let (_, data, _) = command(&fake.url(), &format!("logs --after 2 {ID} --json")).await;
     let event: Value = serde_json::from_str(&data).unwrap();
-    assert_eq!((event["seq"].as_u64(), event["text"].as_str()), (Some(3), Some("c")));
+    assert_eq!(
+        (event["seq"].as_u64(), event["text"].as_str()),
+        (Some(3), Some("c"))
+    );
     fake.job(ID, &["a", "b"], Some(Status::Failed));
     let (code, data, _) = command(&fake.url(), &format!("logs -f {ID}")).await;
-    assert_eq!((code, data.as_str()), (0, "a\nb\n"), "the log was shown, whatever became of the job");
+    assert_eq!(
+        (code, data.as_str()),
+        (0, "a\nb\n"),
+        "the log was shown, whatever became of the job"
+    );
 }
 
 #[tokio::test]
@@ -175,7 +208,11 @@ async fn ids_may_be_short() {
     for bad in ["../x", "@first", "zz"] {
         assert_eq!(job(bad).await.0, 2, "{bad}");
     }
-    assert_eq!(fake.requests().len(), before, "nothing was asked for what cannot be an id");
+    assert_eq!(
+        fake.requests().len(),
+        before,
+        "nothing was asked for what cannot be an id"
+    );
 }
 
 #[tokio::test]
@@ -192,17 +229,30 @@ async fn jobs_come_over_several_pages_as_a_bare_array() {
     for n in 0..5 {
         fake.job(&ID.replace('0', &n.to_string()), &[], None);
     }
-    let (code, data, _) = command(&fake.url(), "jobs --json -n 4 -s running,queued --profile shell").await;
+    let (code, data, _) = command(
+        &fake.url(),
+        "jobs --json -n 4 -s running,queued --profile shell",
+    )
+    .await;
     let jobs: Vec<Value> = serde_json::from_str(&data).unwrap();
     assert_eq!((code, jobs.len()), (0, 4));
     let first = fake.requests().into_iter().next().unwrap();
-    assert_eq!(first, "GET /jobs?limit=4&status=running&status=queued&profile=shell");
+    assert_eq!(
+        first,
+        "GET /jobs?limit=4&status=running&status=queued&profile=shell"
+    );
     let (_, data, _) = command(&fake.url(), "jobs -o jsonl").await;
     assert_eq!(data.lines().count(), 5);
     let (_, data, _) = command(&fake.url(), "jobs").await;
     let first: Vec<&str> = data.lines().next().unwrap().split_whitespace().collect();
-    assert_eq!(first, ["ID", "STATUS", "PROFILE", "POD", "CREATED", "TOOK", "TASK"]);
-    assert!(data.is_ascii() && data.lines().all(|l| !l.starts_with(' ')), "plain columns:\n{data}");
+    assert_eq!(
+        first,
+        ["ID", "STATUS", "PROFILE", "POD", "CREATED", "TOOK", "TASK"]
+    );
+    assert!(
+        data.is_ascii() && data.lines().all(|l| !l.starts_with(' ')),
+        "plain columns:\n{data}"
+    );
 }
 
 #[tokio::test]
@@ -211,7 +261,10 @@ async fn cancel_goes_on_after_a_failure_and_reports_it() {
     fake.job(ID, &[], None);
     let (code, data, notes) = command(&fake.url(), "cancel ffffffff 0b6ad2a4 --json").await;
     let records: Value = serde_json::from_str(&data).unwrap();
-    assert_eq!((code, records[0]["status"].as_str()), (5, Some("cancelled")));
+    assert_eq!(
+        (code, records[0]["status"].as_str()),
+        (5, Some("cancelled"))
+    );
     assert!(notes.contains("ffffffff: no such job"), "{notes}");
 }
 
@@ -231,7 +284,10 @@ async fn failures_have_their_exit_codes() {
     fake.stop().await;
     let (code, _, notes) = command(&url, "run hello --wait").await;
     assert_eq!(code, 7);
-    assert!(notes.contains("agenticore serve") && notes.contains("--local"), "{notes}");
+    assert!(
+        notes.contains("agenticore serve") && notes.contains("--local"),
+        "{notes}"
+    );
 }
 
 #[tokio::test]
@@ -246,7 +302,11 @@ async fn a_reader_that_goes_away_is_no_error() {
     };
     assert_eq!(run("jobs").await, ExitCode::Success);
     assert_eq!(run(&format!("logs -f {ID}")).await, ExitCode::Success);
-    assert_eq!(run("run x --wait").await, ExitCode::Failed, "who waits still wants the job's code");
+    assert_eq!(
+        run("run x --wait").await,
+        ExitCode::Failed,
+        "who waits still wants the job's code"
+    );
 }
 
 #[test]
@@ -260,7 +320,10 @@ fn log_text_is_escaped_on_a_terminal_only() {
         },
     };
     assert!(matches!(events::view(&event), View::Log(_)));
-    for (terminal, expected) in [(false, "a\t\u{1b}]52;c;x\u{7}\n"), (true, "a\t\\u{1b}]52;c;x\\u{7}\n")] {
+    for (terminal, expected) in [
+        (false, "a\t\u{1b}]52;c;x\u{7}\n"),
+        (true, "a\t\\u{1b}]52;c;x\\u{7}\n"),
+    ] {
         let data = Captured::default();
         let mut output = Output::captured(Format::Table, data.clone(), io::sink());
         output.terminal = terminal;
@@ -283,9 +346,20 @@ async fn generated_pages_name_every_command() {
 #[tokio::test]
 async fn init_shared_fs_reports_and_refuses_relative_roots() {
     let root = tempfile::tempdir().unwrap();
-    let line = format!("init-shared-fs --shared-root {} --json", root.path().display());
+    let line = format!(
+        "init-shared-fs --shared-root {} --json",
+        root.path().display()
+    );
     let (code, data, _) = command("http://127.0.0.1:1", &line).await;
     let report: Value = serde_json::from_str(&data).unwrap();
-    assert_eq!((code, report["profiles"][0]["action"].as_str()), (0, Some("copied")));
-    assert_eq!(command("http://127.0.0.1:1", "init-shared-fs --shared-root x").await.0, 2);
+    assert_eq!(
+        (code, report["profiles"][0]["action"].as_str()),
+        (0, Some("copied"))
+    );
+    assert_eq!(
+        command("http://127.0.0.1:1", "init-shared-fs --shared-root x")
+            .await
+            .0,
+        2
+    );
 }

@@ -21,5 +21,13 @@ pub(super) async fn run(args: Args, context: &Context) -> anyhow::Result<ExitCod
         return tell_end(&context.output, &record);
     }
     let work = to_the_end(context, &client, &record.id, Show::Nothing);
-    attend(context, &client, &record.id, args.waiting.limit(), false, work).await
+    attend(
+        context,
+        &client,
+        &record.id,
+        args.waiting.limit(),
+        false,
+        work,
+    )
+    .await
 }

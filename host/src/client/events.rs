@@ -205,7 +205,8 @@ fn read(line: &Sse, cursor: &mut u64) -> Result<Option<Event>, ClientError> {
     let Some(data) = line.data.as_deref().filter(|d| !d.is_empty()) else {
         return Ok(None);
     };
-    let value = serde_json::from_str(data).map_err(|e| ClientError::Unexpected(format!("an event is no JSON: {e}")))?;
+    let value = serde_json::from_str(data)
+        .map_err(|e| ClientError::Unexpected(format!("an event is no JSON: {e}")))?;
     Ok(parse(value, cursor))
 }
 

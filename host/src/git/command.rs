@@ -9,12 +9,13 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use super::classify::classify;
 use super::credentials::{self, Credentials, NoCredentials};
 use super::error::GitError;
 use super::lock::{LockError, LockGuard};
 use super::redact;
 use super::url::{InvalidUrl, RepoUrl, Transport};
-use crate::process::{Captured, Exit, Instance, JobMarker, Spawn};
+use crate::process::{Captured, Instance, JobMarker, Spawn};
 
 /// The variables of the server that git gets, beside those that we set.
 const INHERITED: [&str; 20] = [
@@ -392,65 +393,5 @@ impl<'a> Call<'a> {
             env.insert("GIT_CEILING_DIRECTORIES".into(), above.into());
         }
         env
-    }
-}
-
-/// The failure of a command. For one that talks to a remote, git's words tell whose fault it is; `LC_ALL=C` keeps them the same.
-fn classify(what: String, remote: Option<&RepoUrl>, exit: Exit, stderr: String) -> GitError {
-    const DENIED: [&str; 10] = [
-        "could not read Username",
-        "could not read Password",
-        "Authentication failed",
-        "Permission denied",
-        "Permission to ",
-        "returned error: 401",
-        "returned error: 403",
-        "Host key verification failed",
-        "terminal prompts disabled",
-        "Access denied",
-    ];
-    const NOT_FOUND: [&str; 5] = [
-        "returned error: 404",
-        "not found",
-        "does not appear to be a git repository",
-        "does not exist",
-        "No such file or directory",
-    ];
-    const UNREACHABLE: [&str; 21] = [
-        "Could not resolve host",
-        "Could not resolve proxy",
-        "Failed to connect",
-        "Couldn't connect",
-        "Could not connect",
-        "Connection refused",
-        "Connection timed out",
-        "Connection reset",
-        "Connection closed",
-        "Operation timed out",
-        "timed out after",
-        "Network is unreachable",
-        "No route to host",
-        "SSL ",
-        "certificate",
-        "early EOF",
-        "remote end hung up",
-        "unexpected disconnect",
-        "Operation too slow",
-        "Empty reply",
-        "returned error: 5",
-    ];
-    let says = |signs: &[&str]| signs.iter().any(|sign| stderr.contains(sign));
-    match remote {
-        // A file that cannot be written here is no business of the remote.
-        Some(url) if says(&DENIED) && !stderr.contains("cannot create") => GitError::Denied {
-            url: url.clone(),
-            detail: stderr,
-        },
-        Some(url) if says(&UNREACHABLE) && !says(&NOT_FOUND) => GitError::Unreachable {
-            url: url.clone(),
-            detail: stderr,
-        },
-        Some(url) if says(&NOT_FOUND) => GitError::NotFound { url: url.clone() },
-        _ => GitError::Failed { what, exit, stderr },
     }
 }

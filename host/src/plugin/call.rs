@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use wasmtime::component::ResourceTableError;
-use wasmtime::{Engine, Store, Trap};
+use wasmtime::{Engine, Store, Trap, WasmBacktrace};
 use wasmtime_wasi::I32Exit;
 
 use super::engine::Ticker;
@@ -150,7 +150,10 @@ fn explain_trap(name: &str, error: &wasmtime::Error, state: &State) -> PluginErr
     if let Some(error) = explain_engine_limit(name, error, state) {
         return error;
     }
-    let cause = text::line(&error.root_cause().to_string(), 500);
+    let mut cause = text::line(&error.root_cause().to_string(), 500);
+    if let Some(Trap::MemoryOutOfBounds) = error.downcast_ref::<Trap>() {
+        cause.push_str(", which is also how a stack that the guest keeps in its memory overflows");
+    }
     PluginError::new(Code::Trap, format!("`{name}` failed: {cause}"))
 }
 
@@ -180,7 +183,8 @@ fn explain_engine_limit(name: &str, error: &wasmtime::Error, state: &State) -> O
         );
     }
     if cause.contains("fuel allocated for hostcalls") {
-        if state.returning {
+        // A result is taken out of the guest when none of its frames is left.
+        if error.downcast_ref::<WasmBacktrace>().is_none() {
             let allowed = limits.output_bytes.0;
             return limit(
                 Code::Output,

@@ -119,20 +119,26 @@ pub(super) fn satisfy(
 ) -> Result<Vec<Import>, PluginError> {
     let engine = component.engine().clone();
     let mut imports = Vec::new();
+    // A resource that an earlier import brought is only an alias in a later one, and not to be defined again.
+    let mut known = Vec::new();
     for (name, import) in component.component_type().imports(&engine) {
         let refused = is_refused(name)?;
-        if refused {
-            let ComponentItem::ComponentInstance(instance) = import.ty else {
-                return Err(foreign(name));
-            };
-            let mut stub = linker
-                .instance(name)
-                .map_err(|error| unlinkable(name, &error))?;
-            for (member, item) in instance.exports(&engine) {
-                refuse(&mut stub, name, member, &item.ty)
-                    .map_err(|error| unlinkable(name, &error))?;
+        let ComponentItem::ComponentInstance(instance) = import.ty else {
+            return Err(foreign(name));
+        };
+        let mut stub = refused.then(|| linker.instance(name)).transpose();
+        for (member, item) in instance.exports(&engine) {
+            let is_alias = matches!(&item.ty, ComponentItem::Resource(ty) if known.contains(ty));
+            if let ComponentItem::Resource(ty) = &item.ty {
+                known.push(*ty);
+            }
+            if let Ok(Some(stub)) = &mut stub
+                && !is_alias
+            {
+                refuse(stub, name, member, &item.ty).map_err(|error| unlinkable(name, &error))?;
             }
         }
+        stub.map_err(|error| unlinkable(name, &error))?;
         imports.push(Import {
             name: name.to_owned(),
             refused,
@@ -200,7 +206,6 @@ fn refuse(
             })
         }
         ComponentItem::Resource(_) => {
-            // Resources of the linked interfaces come in as aliases and keep their own type.
             stub.resource(member, ResourceType::host::<()>(), |_, _| Ok(()))
         }
         _ => Ok(()),

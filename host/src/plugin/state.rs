@@ -46,8 +46,6 @@ pub(super) struct State {
     pub(super) denials: Vec<String>,
     pub(super) stdout: Capture,
     pub(super) stderr: Capture,
-    /// Whether the guest has returned, so that what is taken out of it now is a result.
-    pub(super) returning: bool,
     log_debug: bool,
 }
 
@@ -88,7 +86,6 @@ impl State {
             denials: Vec::new(),
             stdout,
             stderr,
-            returning: false,
             log_debug,
         }
     }
@@ -124,7 +121,6 @@ impl State {
         };
         let (used, allowed) = (store.data().usage.host_calls, u64::from(limits.host_calls));
         store.set_hostcall_fuel(bytes);
-        store.data_mut().returning = returning;
         if used > allowed && !returning {
             return store
                 .data_mut()

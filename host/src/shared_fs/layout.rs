@@ -145,20 +145,22 @@ pub(super) fn read(root: &Path) -> Result<Layout, InitError> {
     serde_json::from_slice(&bytes).map_err(damaged)
 }
 
-/// Adds `own` to the layout file, unless it is there already, and returns all that is known.
-pub(super) fn note(root: &Path, own: &Layout) -> Result<Layout, InitError> {
-    let mut layout = read(root)?;
-    if layout.absorb(own) {
+/// Adds `own` to the layout file, unless it is there already.
+pub(super) fn note(root: &Path, own: &Layout) -> Result<(), InitError> {
+    loop {
+        let mut layout = read(root)?;
+        if !layout.absorb(own) {
+            return Ok(());
+        }
+        // Looked at again, because a run that could not lock may have written between our reading and writing.
         write(root, &layout)?;
     }
-    Ok(layout)
 }
 
 fn write(root: &Path, layout: &Layout) -> Result<(), InitError> {
     let path = root.join(LAYOUT_FILE);
     let failed = || io_error("write", &path);
-    let mut text = serde_json::to_vec_pretty(layout)
-        .map_err(|e| failed()(io::Error::other(e)))?;
+    let mut text = serde_json::to_vec_pretty(layout).map_err(|e| failed()(io::Error::other(e)))?;
     text.push(b'\n');
     let mut file = tempfile::Builder::new()
         .prefix(LAYOUT_FILE)

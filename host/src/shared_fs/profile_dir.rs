@@ -6,6 +6,8 @@ use std::io::Write as _;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 
+use cap_std::ambient_authority;
+use cap_std::fs::Dir;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
 use sha2::{Digest as _, Sha256};
@@ -58,8 +60,11 @@ pub(super) fn state(target: &Path) -> Result<State, InitError> {
     if !metadata.is_dir() {
         return Ok(State::Foreign);
     }
+    // Through one handle: the folder may be exchanged meanwhile, and files of two versions would look like an edited one.
     let mut files = Vec::new();
-    let plain = match collect(target, "", &mut files) {
+    let read = Dir::open_ambient_dir(target, ambient_authority())
+        .and_then(|folder| collect(&folder, "", &mut files));
+    let plain = match read {
         Ok(plain) => plain,
         // It was replaced while we read it: the caller decides by what is there now, so read that.
         Err(e) if e.kind() == io::ErrorKind::NotFound => return state(target),
@@ -69,14 +74,16 @@ pub(super) fn state(target: &Path) -> Result<State, InitError> {
         (false, _) => State::Foreign,
         (true, true) => State::Absent,
         (true, false) => State::Folder(digest(
-            files.iter().map(|(path, bytes)| (path.as_str(), bytes.as_slice())),
+            files
+                .iter()
+                .map(|(path, bytes)| (path.as_str(), bytes.as_slice())),
         )),
     })
 }
 
 /// Reads every file below `folder`; false: there is something that is neither file nor folder, or has no UTF-8 name.
-fn collect(folder: &Path, prefix: &str, files: &mut Vec<(String, Vec<u8>)>) -> io::Result<bool> {
-    for entry in fs::read_dir(folder)? {
+fn collect(folder: &Dir, prefix: &str, files: &mut Vec<(String, Vec<u8>)>) -> io::Result<bool> {
+    for entry in folder.entries()? {
         let entry = entry?;
         let Ok(name) = entry.file_name().into_string() else {
             return Ok(false);
@@ -84,11 +91,11 @@ fn collect(folder: &Path, prefix: &str, files: &mut Vec<(String, Vec<u8>)>) -> i
         let path = format!("{prefix}{name}");
         let kind = entry.file_type()?;
         if kind.is_dir() {
-            if !collect(&entry.path(), &format!("{path}/"), files)? {
+            if !collect(&entry.open_dir()?, &format!("{path}/"), files)? {
                 return Ok(false);
             }
         } else if kind.is_file() {
-            files.push((path, fs::read(entry.path())?));
+            files.push((path, folder.read(&name)?));
         } else {
             return Ok(false);
         }
@@ -159,7 +166,9 @@ fn replace_in_two_steps(target: &Path, temporary: TempDir, old: &str) -> Result<
 fn is_taken(e: &io::Error) -> bool {
     matches!(
         e.kind(),
-        io::ErrorKind::AlreadyExists | io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::NotADirectory
+        io::ErrorKind::AlreadyExists
+            | io::ErrorKind::DirectoryNotEmpty
+            | io::ErrorKind::NotADirectory
     )
 }
 

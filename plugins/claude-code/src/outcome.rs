@@ -102,19 +102,20 @@ fn of_other(body: &ResultBody, reason: &str, exit: &Exit) -> Ending {
             reason => format!("the agent ended early: {reason}"),
         });
     if body.is_error || exit.code == Some(0) {
-        return failed(FailureClass::Agent, what, remedy_for(exit));
+        let remedy = remedy_for(&format!("{what} {}", exit.stderr_tail));
+        return failed(FailureClass::Agent, what, remedy);
     }
     failed(
         FailureClass::Agent,
         format!("the agent {} after its result: {what}", how(exit)),
-        remedy_for(exit),
+        remedy_for(&exit.stderr_tail),
     )
 }
 
 fn of_api(body: &ResultBody) -> Ending {
     let text =
         details(body).unwrap_or_else(|| "the model's service refused the request".to_owned());
-    let remedy = match body.api_error_status {
+    let remedy = match body.api_error_status.or_else(|| status_in(&text)) {
         Some(401 | 403) => {
             "check the key: ANTHROPIC_API_KEY, ANTHROPIC_AUTH_TOKEN or CLAUDE_CODE_OAUTH_TOKEN on the server"
         }
@@ -134,6 +135,12 @@ fn of_api(body: &ResultBody) -> Ending {
         _ => "check that the server reaches the service: ANTHROPIC_BASE_URL, proxies, DNS",
     };
     failed(FailureClass::Api, text, remedy)
+}
+
+/// Older versions of the agent have the status in the text alone: `API Error: 529 {...}`.
+fn status_in(text: &str) -> Option<u16> {
+    let (_, after) = text.split_once("API Error: ")?;
+    after.get(..3)?.parse().ok()
 }
 
 fn is_login(text: &str) -> bool {
@@ -176,7 +183,7 @@ fn of_exit(exit: &Exit) -> Ending {
             failed(
                 FailureClass::Agent,
                 format!("the agent {} without a result: {what}", how(exit)),
-                remedy_for(exit),
+                remedy_for(&exit.stderr_tail),
             )
         }
     }
@@ -202,7 +209,7 @@ fn how(exit: &Exit) -> String {
 }
 
 /// What to do about complaints of the command line itself.
-fn remedy_for(exit: &Exit) -> &'static str {
+fn remedy_for(complaint: &str) -> &'static str {
     const KNOWN: [(&str, &str); 6] = [
         (
             "unknown option",
@@ -226,9 +233,7 @@ fn remedy_for(exit: &Exit) -> &'static str {
             "correct the `.mcp.json` of the profile",
         ),
     ];
-    let known = KNOWN
-        .iter()
-        .find(|(words, _)| exit.stderr_tail.contains(words));
+    let known = KNOWN.iter().find(|(words, _)| complaint.contains(words));
     known.map_or("look at the end of the job's log", |(_, remedy)| remedy)
 }
 

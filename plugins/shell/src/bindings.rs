@@ -1,4 +1,4 @@
-//! What `wit/` says, as Rust types. The only file with generated code; the other modules use its types and nothing else of it.
+//! What `wit/` says, as Rust types. The only file with generated code.
 #![cfg_attr(target_family = "wasm", expect(unsafe_code, reason = "generated"))]
 
 #[cfg(target_family = "wasm")]
@@ -14,7 +14,9 @@ pub(crate) use agenticore::plugin::types;
 pub(crate) use exports::agenticore::plugin::agent::{Guest as AgentGuest, GuestRun, RunStart};
 #[cfg(test)]
 pub(crate) use exports::agenticore::plugin::profile::Spent;
-pub(crate) use exports::agenticore::plugin::profile::{Description, Guest as ProfileGuest, MaterializeRequest};
+pub(crate) use exports::agenticore::plugin::profile::{
+    Description, Guest as ProfileGuest, MaterializeRequest,
+};
 
 // The names that a component exports are none that a native linker takes; tests do without them.
 #[cfg(target_family = "wasm")]

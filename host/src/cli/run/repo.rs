@@ -16,21 +16,26 @@ pub(super) fn address(typed: &str) -> anyhow::Result<String> {
     let root = path
         .ancestors()
         .find(|folder| is_repository(folder))
-        .ok_or_else(|| wrong("is not in a git repository; for other addresses write the whole URL".into()))?;
-    let url = Url::from_file_path(root)
-        .map_err(|()| wrong("has a path that no URL can name".into()))?;
+        .ok_or_else(|| {
+            wrong("is not in a git repository; for other addresses write the whole URL".into())
+        })?;
+    let url =
+        Url::from_file_path(root).map_err(|()| wrong("has a path that no URL can name".into()))?;
     Ok(url.into())
 }
 
 /// `.`, `..`, anything that begins like a path, or the name of a folder that is here. `host:path` is an address of git.
 fn is_path(typed: &str) -> bool {
     let begins = |prefixes: &[&str]| prefixes.iter().any(|p| typed.starts_with(p));
-    matches!(typed, "." | "..") || begins(&["/", "./", "../"]) || (!typed.contains(':') && Path::new(typed).is_dir())
+    matches!(typed, "." | "..")
+        || begins(&["/", "./", "../"])
+        || (!typed.contains(':') && Path::new(typed).is_dir())
 }
 
 /// A working tree (`.git` is a folder, or a file in a worktree) or a bare repository.
 fn is_repository(folder: &Path) -> bool {
-    folder.join(".git").exists() || (folder.join("HEAD").is_file() && folder.join("objects").is_dir())
+    folder.join(".git").exists()
+        || (folder.join("HEAD").is_file() && folder.join("objects").is_dir())
 }
 
 #[cfg(test)]
@@ -54,7 +59,13 @@ mod tests {
 
     #[test]
     fn addresses_stay_as_they_are() {
-        for url in ["https://example.org/a/b", "git@example.org:a/b", "file:///srv/x", "ext::sh -c id", "--upload-pack=x"] {
+        for url in [
+            "https://example.org/a/b",
+            "git@example.org:a/b",
+            "file:///srv/x",
+            "ext::sh -c id",
+            "--upload-pack=x",
+        ] {
             assert_eq!(address(url).unwrap(), url);
         }
     }

@@ -1,5 +1,4 @@
 //! The shipped policy documents against the plans in `policies/cases`, without a guest.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -81,7 +81,7 @@ fn totals_come_from_the_result_line_alone() {
             summary: "rm -rf /".to_owned(),
         }),
     ];
-    assert_eq!(facts(&[result.clone()]), expected);
+    assert_eq!(facts(std::slice::from_ref(&result)), expected);
     // It need not be the last line.
     let mut reader = Reader::default();
     reader.read(&[

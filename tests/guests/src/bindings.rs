@@ -1,0 +1,11 @@
+//! What `wit/` says, as Rust types.
+#![expect(unsafe_code, reason = "generated")]
+
+wit_bindgen::generate!({
+    path: "../../wit",
+    world: "plugin",
+});
+
+export!(Plugin with_types_in self);
+
+use crate::Plugin;
