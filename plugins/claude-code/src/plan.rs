@@ -24,7 +24,7 @@ const LEAST_DOLLARS: f64 = 0.01;
 const LONGEST_ARGUMENT: usize = 16 * 1024;
 const SYSTEM_PROMPT_FILE: &str = "append-system-prompt.md";
 /// Runs after each tool. An agent that is told not to go on there ends with a result and with everything it did on record.
-const STOP_COMMAND: &str = r#"if [ -e "$AGENTICORE_STOP_FILE" ]; then printf '%s' '{"continue":false,"stopReason":"the host asked the agent to stop"}'; fi"#;
+const STOP_COMMAND: &str = r#"if [ -e "$CLAUDE_CONFIG_DIR/.stop-requested" ]; then printf '%s' '{"continue":false,"stopReason":"the host asked the agent to stop"}'; fi"#;
 
 /// The plan for a request, and what the profile's author should know.
 ///

@@ -4,10 +4,8 @@ use std::collections::BTreeMap;
 
 use super::Launch;
 use crate::bindings::types::{EnvValue, EnvVar, Error, Location, Place};
-use crate::{files, invalid_profile, settings};
+use crate::{invalid_profile, settings};
 
-/// Tells the hook that stops the agent which file to look for.
-const STOP_VARIABLE: &str = "AGENTICORE_STOP_FILE";
 /// Variables of the host that the agent gets as they are: where its service is, how to reach it, and how it behaves there.
 const INHERITED: [&str; 29] = [
     "ANTHROPIC_BASE_URL",
@@ -70,7 +68,6 @@ impl Launch<'_> {
             env.insert(name, EnvValue::Literal(value.clone()));
         }
         env.extend(self.otel());
-        env.extend(own);
         for (name, value) in self
             .operator
             .env
@@ -79,6 +76,7 @@ impl Launch<'_> {
         {
             env.insert(name, EnvValue::Literal(value.clone()));
         }
+        env.extend(own);
         Ok(env
             .into_iter()
             .map(|(name, value)| EnvVar {
@@ -90,26 +88,22 @@ impl Launch<'_> {
 
     /// Variables without which the agent would not run as planned.
     fn own_environment(&self) -> BTreeMap<&'static str, EnvValue> {
-        let at = |place, path: &str| {
+        let at = |place| {
             EnvValue::Path(Location {
                 prefix: String::new(),
                 place,
-                path: path.to_owned(),
+                path: String::new(),
             })
         };
         let config_dir = match &self.operator.config_dir {
             Some(path) => EnvValue::Literal(path.clone()),
-            None => at(Place::ConfigDir, ""),
+            None => at(Place::ConfigDir),
         };
-        let mut env = BTreeMap::from([
+        BTreeMap::from([
             ("CLAUDE_CONFIG_DIR", config_dir),
-            ("CLAUDE_CODE_TMPDIR", at(Place::TempDir, "")),
+            ("CLAUDE_CODE_TMPDIR", at(Place::TempDir)),
             ("DISABLE_AUTOUPDATER", EnvValue::Literal("1".to_owned())),
-        ]);
-        if self.stops_gently() {
-            env.insert(STOP_VARIABLE, at(Place::ConfigDir, files::STOP_FILE));
-        }
-        env
+        ])
     }
 
     fn otel(&self) -> BTreeMap<&'static str, EnvValue> {

@@ -36,7 +36,8 @@ fn a_default_profile_makes_the_documented_command_line() {
         .as_str()
         .unwrap();
     assert!(
-        command.contains("$AGENTICORE_STOP_FILE") && command.contains(r#""continue":false"#),
+        command.contains("\"$CLAUDE_CONFIG_DIR/.stop-requested\"")
+            && command.contains(r#""continue":false"#),
         "{command}"
     );
     assert_eq!(plan.stdin.unwrap(), b"Fix the\n\tbug --version");
@@ -212,13 +213,6 @@ fn the_gentle_stop_is_left_out_where_it_is_of_no_use() {
         (file.place, file.path.as_str()),
         (Place::ConfigDir, ".stop-requested")
     );
-    let Some(EnvValue::Path(at)) = variable(&with, "AGENTICORE_STOP_FILE") else {
-        panic!("{:?}", with.env)
-    };
-    assert_eq!(
-        (at.place, at.path.as_str()),
-        (Place::ConfigDir, ".stop-requested")
-    );
     assert!(
         !with
             .keep
@@ -233,13 +227,7 @@ fn the_gentle_stop_is_left_out_where_it_is_of_no_use() {
     for request in [unrecorded, unwanted] {
         let plan = plan(&request);
         assert_eq!(plan.stop, StopPlan::Terminate);
-        assert_eq!(
-            (
-                option(&plan, "--settings"),
-                variable(&plan, "AGENTICORE_STOP_FILE")
-            ),
-            (None, None)
-        );
+        assert_eq!(option(&plan, "--settings"), None);
     }
 }
 

@@ -9,7 +9,8 @@ fn the_environment_has_places_secrets_by_name_and_what_the_operator_set() {
         r#"{"claude": {"env": {"A": "profile", "B": "profile"}, "secrets": ["SLACK_TOKEN"]}}"#,
         &[],
     )]);
-    request.operator = r#"{"env": {"B": "operator", "no name": "x"}}"#.to_owned();
+    request.operator =
+        r#"{"env": {"B": "operator", "no name": "x", "CLAUDE_CONFIG_DIR": "/x"}}"#.to_owned();
     let plan = plan(&request);
     let Some(EnvValue::Path(config)) = variable(&plan, "CLAUDE_CONFIG_DIR") else {
         panic!("{:?}", plan.env)
