@@ -19,8 +19,8 @@ pub(crate) enum Checked {
 /// Words of one agent; the host knows none.
 const AGENT_WORDS: [&str; 2] = ["claude", "anthropic"];
 
-/// The one file of the host that may hold them: the variables of earlier versions, which are handed to the plugin as they are.
-const COMPATIBILITY_ROWS: &str = "config/settings.rs";
+/// The reader of settings may hold them: names of earlier versions, which are handed to the plugin as they are.
+const COMPATIBILITY: [&str; 2] = ["config.rs", "config/settings.rs"];
 
 /// The host names no agent, outside the documented compatibility variables.
 ///
@@ -32,7 +32,10 @@ pub(crate) fn words() -> Result<Checked> {
     each_line(&source, &mut |path, number, line| {
         let lower = line.to_lowercase();
         let names_agent = AGENT_WORDS.iter().any(|word| lower.contains(word));
-        if names_agent && !path.ends_with(COMPATIBILITY_ROWS) {
+        let is_reader = path
+            .strip_prefix(&source)
+            .is_ok_and(|below| COMPATIBILITY.iter().any(|file| below == Path::new(file)));
+        if names_agent && !is_reader {
             found.push(format!("{}:{number}: {}", path.display(), line.trim()));
         }
     })?;
@@ -40,7 +43,7 @@ pub(crate) fn words() -> Result<Checked> {
         return Ok(Checked::Passed);
     }
     bail!(
-        "the host names an agent; move it to the plugin, or to the compatibility rows of {COMPATIBILITY_ROWS}:\n{}",
+        "the host names an agent; move it to the plugin, or to the compatibility rows of the settings:\n{}",
         found.join("\n")
     )
 }
