@@ -17,6 +17,7 @@ mod jobs;
 mod logs;
 mod man;
 mod output;
+mod plugin;
 mod profiles;
 mod run;
 mod serve;
@@ -107,6 +108,7 @@ enum Command {
     Cancel(cancel::Args),
     /// List the profiles of the server
     Profiles,
+    Plugin(plugin::Args),
     /// Say whether the server is up and ready
     Status,
     InitSharedFs(init_shared_fs::Args),
@@ -160,6 +162,7 @@ async fn dispatch(command: Command, context: &Context) -> anyhow::Result<ExitCod
         Command::Wait(args) => wait::run(args, context).await,
         Command::Cancel(args) => cancel::run(args, context).await,
         Command::Profiles => profiles::run(context).await,
+        Command::Plugin(args) => plugin::run(args, context).await,
         Command::Status => status::run(context).await,
         Command::InitSharedFs(args) => init_shared_fs::run(args, context).await,
         Command::Config(args) => config::run(&args, context),

@@ -231,6 +231,26 @@ impl PluginHost {
         slot.get_or_try_init(load).await?.clone()
     }
 
+    /// As [`Self::load`], for bytes that must have this digest.
+    ///
+    /// # Errors
+    ///
+    /// [`Code::Digest`] if they have another; nothing is compiled then.
+    pub async fn load_pinned(
+        &self,
+        bytes: impl Into<Arc<[u8]>>,
+        pin: Digest,
+    ) -> Result<Arc<Plugin>, PluginError> {
+        let bytes: Arc<[u8]> = bytes.into();
+        inspect::check_size(bytes.len() as u64, &self.core.limits)?;
+        let found = Digest::of(&bytes);
+        if found != pin {
+            let message = format!("the component has the digest {found}, and {pin} is pinned");
+            return Err(PluginError::new(Code::Digest, message));
+        }
+        self.load(bytes).await
+    }
+
     /// The plugin of that digest, if it is loaded.
     #[must_use]
     pub fn loaded(&self, digest: Digest) -> Option<Arc<Plugin>> {

@@ -1,7 +1,6 @@
 //! The whole router over an in-memory queue: what clients send, and what they see.
 #![expect(
     clippy::unwrap_used,
-    clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
     reason = "tests"

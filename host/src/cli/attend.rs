@@ -38,6 +38,7 @@ impl Waiting {
 }
 
 /// How waiting ended before the work did.
+#[derive(Debug, Clone, Copy)]
 pub(super) enum Cut {
     /// Ctrl-C, or the same by a signal.
     Interrupted,
@@ -77,25 +78,39 @@ pub(super) async fn attend(
     cancel: bool,
     work: impl Future<Output = anyhow::Result<ExitCode>>,
 ) -> anyhow::Result<ExitCode> {
-    let note = |text: String| context.output.note(&text);
     match until_cut(limit, work).await? {
         Ok(result) => result,
-        Err(Cut::Interrupted) if cancel => {
+        Err(cut) => leave(context, client, id, cancel, cut).await,
+    }
+}
+
+/// Says what becomes of a job that is no longer waited for, and cancels it if that was asked for.
+pub(super) async fn leave(
+    context: &Context,
+    client: &Client,
+    id: &str,
+    cancel: bool,
+    cut: Cut,
+) -> anyhow::Result<ExitCode> {
+    let note = |text: &str| context.output.note(text);
+    match cut {
+        Cut::Interrupted if cancel => {
             let record = client.cancel(id).await?;
-            note(match record.status.is_ended() {
-                true => format!("job {id} is {}", record.status),
-                false => format!("job {id} was asked to stop"),
-            });
+            if record.status.is_ended() {
+                note(&format!("job {id} is {}", record.status));
+            } else {
+                note(&format!("job {id} was asked to stop"));
+            }
             Ok(ExitCode::Interrupted)
         }
-        Err(Cut::Interrupted) => {
-            note(format!("detached; job {id} goes on"));
-            note(how_to_return(id));
+        Cut::Interrupted => {
+            note(&format!("detached; job {id} goes on"));
+            note(&how_to_return(id));
             Ok(ExitCode::Interrupted)
         }
-        Err(Cut::TimedOut) => {
-            note(format!("the time to wait is over; job {id} goes on"));
-            note(how_to_return(id));
+        Cut::TimedOut => {
+            note(&format!("the time to wait is over; job {id} goes on"));
+            note(&how_to_return(id));
             Ok(ExitCode::TimedOut)
         }
     }

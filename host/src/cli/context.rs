@@ -107,3 +107,74 @@ async fn newest(client: &Client) -> anyhow::Result<Record> {
         .into()
     })
 }
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use std::io;
+    use std::path::Path;
+
+    use secrecy::ExposeSecret as _;
+
+    use super::super::output::Format;
+    use super::*;
+
+    fn of(
+        server: Option<&str>,
+        key: Option<&str>,
+        config: Result<Config, ConfigError>,
+    ) -> (String, Option<String>) {
+        let globals = Globals {
+            server: server.map(str::to_owned),
+            api_key: key.map(SecretString::from),
+            output: Format::Table,
+            json: false,
+        };
+        let context = Context::new(
+            globals,
+            Output::captured(Format::Table, io::sink(), io::sink()),
+        );
+        let (base, key) = context.server(|| config).unwrap();
+        (base, key.map(|k| k.expose_secret().to_owned()))
+    }
+
+    fn config() -> Result<Config, ConfigError> {
+        let lookup = |name: &str| match name {
+            "AGENTICORE_PORT" => Some("9000".to_owned()),
+            "AGENTICORE_API_KEYS" => Some("first,second".to_owned()),
+            _ => None,
+        };
+        Config::from_parts(
+            &Flags::default(),
+            &lookup,
+            "/home/u/.agenticore".into(),
+            Path::new("/none"),
+        )
+    }
+
+    #[test]
+    fn what_is_typed_wins_over_the_settings() {
+        let owned = |base: &str, key: &str| (base.to_owned(), Some(key.to_owned()));
+        assert_eq!(
+            of(None, None, config()),
+            owned("http://127.0.0.1:9000", "first")
+        );
+        assert_eq!(
+            of(Some("http://x"), None, config()),
+            owned("http://x", "first")
+        );
+        assert_eq!(
+            of(Some(""), Some("k"), config()),
+            owned("http://127.0.0.1:9000", "k")
+        );
+        let broken = || Err(ConfigError::Conflict("only a server minds".into()));
+        assert_eq!(
+            of(Some("http://x"), Some("k"), broken()),
+            owned("http://x", "k")
+        );
+        assert_eq!(
+            of(Some("http://x"), None, broken()),
+            ("http://x".to_owned(), None)
+        );
+    }
+}

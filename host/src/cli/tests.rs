@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use clap::CommandFactory as _;
 use serde_json::Value;
 
-use super::attend::{Cut as End, until_cut};
+use super::attend::{Cut as End, leave, until_cut};
 use super::events::View;
 use super::follow::{Show, Viewer};
 use super::*;
@@ -151,6 +151,34 @@ async fn waiting_ends_when_its_time_is_over() {
         assert!(notes.contains("agenticore cancel 0b6ad2a4"), "{notes}");
     }
     assert!(!fake.requests().iter().any(|r| r.starts_with("DELETE")));
+}
+
+#[tokio::test]
+async fn an_interruption_detaches_and_cancels_only_when_told_to() {
+    for (cancel, words, asked) in [
+        (false, "agenticore logs -f 0b6ad2a4", 0),
+        (true, "is cancelled", 1),
+    ] {
+        let fake = Fake::start().await;
+        fake.job(ID, &[], None);
+        let line = format!("agenticore status --server {} --api-key k", fake.url());
+        let cli = Cli::try_parse_from(line.split(' ')).unwrap();
+        let notes = Captured::default();
+        let output = Output::captured(Format::Table, io::sink(), notes.clone());
+        let context = Context::new(cli.globals, output);
+        let client = context.client().unwrap();
+        let code = leave(&context, &client, ID, cancel, End::Interrupted)
+            .await
+            .unwrap();
+        assert_eq!(code as u8, 130);
+        assert!(notes.text().contains(words), "{}", notes.text());
+        let cancels = fake
+            .requests()
+            .iter()
+            .filter(|r| r.starts_with("DELETE"))
+            .count();
+        assert_eq!(cancels, asked);
+    }
 }
 
 #[tokio::test]
@@ -362,4 +390,26 @@ async fn init_shared_fs_reports_and_refuses_relative_roots() {
             .0,
         2
     );
+}
+
+#[tokio::test]
+async fn plugin_check_tells_the_file_from_its_content() {
+    let dir = tempfile::tempdir().unwrap();
+    let check = async |name: &str| {
+        let line = format!("plugin check {} --json", dir.path().join(name).display());
+        let (code, data, notes) = command("http://127.0.0.1:1", &line).await;
+        let report: Value = serde_json::from_str(&data).unwrap();
+        assert_eq!(report["ok"], false);
+        (
+            code,
+            report["error"]["code"].as_str().unwrap().to_owned(),
+            notes,
+        )
+    };
+    let (code, error, notes) = check("missing.wasm").await;
+    assert_eq!((code, error.as_str()), (2, "plugin.file"));
+    assert!(notes.contains("missing.wasm"), "{notes}");
+    std::fs::write(dir.path().join("text.wasm"), "not a component").unwrap();
+    let (code, error, _) = check("text.wasm").await;
+    assert_eq!((code, error.as_str()), (1, "plugin.format"));
 }

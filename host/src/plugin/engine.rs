@@ -28,8 +28,7 @@ pub(super) fn engine(limits: &Limits) -> Result<Engine, PluginError> {
         .epoch_interruption(true)
         .max_wasm_stack(stack)
         // Host functions run on the same stack, above the guest's part.
-        .async_stack_size(stack.saturating_add(1 << 20))
-        .async_stack_zeroing(true);
+        .async_stack_size(stack.saturating_add(1 << 20));
     Engine::new(&config).map_err(|error| {
         PluginError::new(
             Code::Host,

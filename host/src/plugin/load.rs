@@ -364,9 +364,9 @@ fn checked(mut description: Description) -> Result<Description, PluginError> {
 }
 
 fn reads(patterns: &[String]) -> Result<GlobSet, PluginError> {
-    if patterns.len() > 256 || patterns.iter().any(|pattern| pattern.len() > 1_000) {
+    if patterns.len() > 64 || patterns.iter().any(|pattern| pattern.len() > 256) {
         return Err(undescribed(
-            "`reads` may have at most 256 patterns of 1,000 bytes",
+            "`reads` may have at most 64 patterns of 256 bytes",
         ));
     }
     let mut set = GlobSetBuilder::new();

@@ -25,8 +25,10 @@ use super::{path, text};
 const MAX_ARGUMENT: usize = 128 * 1024 - 1;
 /// Bytes of all of them together, well below what Linux allows.
 const MAX_ARGUMENTS: usize = 1024 * 1024;
-/// Arguments, variables and kept paths.
+/// Arguments, and variables.
 const MAX_ITEMS: usize = 1_000;
+/// Kept paths.
+const MAX_KEPT: usize = 100;
 /// Variables that are the host's own.
 const RESERVED_ENV: &str = "AGENTICORE_";
 
@@ -355,17 +357,26 @@ fn check_stdin(stdin: Option<&[u8]>, limits: &Limits) -> Result<(), PluginError>
 
 /// Kept paths and written files must not overlap: one of the two would be lost.
 fn check_keep(keep: &[String], tree: &CheckedTree) -> Result<(), PluginError> {
-    check_total("kept paths", keep.len(), 0)?;
-    for (index, kept) in keep.iter().enumerate() {
+    if keep.len() > MAX_KEPT {
+        return Err(wrong(format!(
+            "the plan keeps {} paths, at most {MAX_KEPT} are allowed",
+            keep.len()
+        )));
+    }
+    let mut taken: Vec<_> = tree
+        .files()
+        .iter()
+        .map(|file| path::fold(&file.path))
+        .collect();
+    for kept in keep {
         path::check("the kept path", kept)?;
         let folded = path::fold(kept);
-        let others = keep.iter().take(index).map(|other| path::fold(other));
-        let files = tree.files().iter().map(|file| path::fold(&file.path));
-        if let Some(other) = others.chain(files).find(|other| overlaps(&folded, other)) {
+        if let Some(other) = taken.iter().find(|other| overlaps(&folded, other)) {
             return Err(wrong(format!(
                 "the kept path `{kept}` overlaps with `{other}`"
             )));
         }
+        taken.push(folded);
     }
     Ok(())
 }

@@ -5,7 +5,7 @@
 //! it read, and refuses the plan if a grant is missing. A program without a document is an unknown: it needs the operator
 //! to name that very program.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -128,22 +128,38 @@ impl Policies {
 }
 
 /// What was found on the way through a plan.
+///
+/// Each grant is noted once, with the first thing that needs it, and no more than a plan for people can need: a plan must
+/// not make the host remember megabytes.
 #[derive(Debug, Default)]
 pub(super) struct Findings {
-    needs: Vec<(Grant, String)>,
+    needs: BTreeMap<Grant, String>,
     /// As `needs`, for programs that the operator must name.
-    exact: Vec<(Grant, String)>,
-    expansions: Vec<(String, String)>,
+    exact: BTreeMap<Grant, String>,
+    expansions: BTreeMap<String, String>,
     error: Option<PluginError>,
 }
 
+/// Grants and expanded variables that one plan may need.
+const MAX_NEEDS: usize = 500;
+
 impl Findings {
     fn need(&mut self, grant: Grant, what: String) {
-        self.needs.push((grant, what));
+        self.needs.entry(grant).or_insert(what);
+        self.bound();
     }
 
     fn expansion(&mut self, variable: String, what: String) {
-        self.expansions.push((variable, what));
+        self.expansions.entry(variable).or_insert(what);
+        self.bound();
+    }
+
+    fn bound(&mut self) {
+        if self.needs.len() > MAX_NEEDS || self.expansions.len() > MAX_NEEDS {
+            self.malformed(format!("the plan needs more than {MAX_NEEDS} grants"));
+            self.needs.clear();
+            self.expansions.clear();
+        }
     }
 
     fn malformed(&mut self, message: String) {
@@ -158,7 +174,7 @@ impl Findings {
         if let Some(error) = self.error {
             return Err(error);
         }
-        let mut missing = self.needs;
+        let mut missing: Vec<_> = self.needs.into_iter().collect();
         missing.retain(|(grant, _)| !grants.allows(grant));
         missing.extend(
             self.exact
@@ -197,7 +213,7 @@ fn program_grant(
     if document.is_some() && !program.contains('/') {
         findings.need(grant, what);
     } else if !grants.allows_exactly(&grant) {
-        findings.exact.push((grant, what));
+        findings.exact.insert(grant, what);
     }
 }
 

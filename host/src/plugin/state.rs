@@ -16,7 +16,7 @@ use super::virtual_time::{Randomness, VirtualClock};
 /// Log lines kept for the job's record.
 const LOG_LINES: usize = 100;
 /// Bytes of one kept log line.
-const LOG_LINE_BYTES: usize = 2 * 1024;
+const LOG_LINE_BYTES: usize = 1024;
 /// What a result may hold beside the bytes of files: paths, arguments, facts.
 const RESULT_OVERHEAD: u64 = 4 << 20;
 
@@ -46,6 +46,7 @@ pub(super) struct State {
     pub(super) denials: Vec<String>,
     pub(super) stdout: Capture,
     pub(super) stderr: Capture,
+    job_id: String,
     log_debug: bool,
 }
 
@@ -86,6 +87,7 @@ impl State {
             denials: Vec::new(),
             stdout,
             stderr,
+            job_id: job_id.to_owned(),
             log_debug,
         }
     }
@@ -169,7 +171,7 @@ impl State {
             return Ok(());
         }
         let line = format!("{level}: {}", text::line(message, LOG_LINE_BYTES));
-        tracing::debug!(target: "agenticore::plugin", line, "plugin log");
+        tracing::debug!(target: "agenticore::plugin", job = self.job_id, line, "plugin log");
         if self.log.len() >= 2 * LOG_LINES {
             self.log.drain(..LOG_LINES);
         }

@@ -223,7 +223,7 @@ fn the_list_shows_what_is_no_profile_with_the_reason() {
             .and_then(|p| p.error.clone())
     };
     assert!(error("empty").unwrap().contains("profile.yml"));
-    assert!(error("with space").unwrap().contains("not a profile name"));
+    assert!(error("with space").unwrap().contains("is not valid"));
     assert_eq!(
         list.iter().find(|p| p.name == "with space").unwrap().source,
         Source::User

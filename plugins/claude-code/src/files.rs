@@ -3,13 +3,14 @@
 //! What is below `.claude/` goes to the top of the directory, the child's file over its parent's. Settings files are merged instead:
 //! rules of permissions and hooks add up, of everything else the child's is in force. MCP servers are merged by name.
 
+mod merge;
+
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
 use crate::bindings::types::{Content, Error, FileEntry, FileMode, Layer, LayerFile, Source};
 use crate::permissions::{BYPASS, INSTEAD};
-use crate::settings::add;
 use crate::{invalid_profile, json};
 
 /// The files whose bytes this module reads.
@@ -68,7 +69,7 @@ pub(crate) fn lay_out(layers: &[Layer], no_bypass: bool) -> Result<Files, Error>
             if file.path == SETTINGS_SOURCE {
                 let own = read(&place, file)?;
                 check_settings(&place, &own, &mut files.notes)?;
-                settings = Some(merge_settings(settings.take().unwrap_or_default(), own));
+                settings = Some(merge::settings(settings.take().unwrap_or_default(), own));
             } else if !MCP_SOURCES.contains(&file.path.as_str()) {
                 files.copy(&place, index, file)?;
             }
@@ -77,7 +78,7 @@ pub(crate) fn lay_out(layers: &[Layer], no_bypass: bool) -> Result<Files, Error>
             if let Some(file) = layer.files.iter().find(|file| file.path == source) {
                 let place = format!("profile `{}`, {source}", layer.name);
                 let own = check_servers(&place, read(&place, file)?, &mut files.notes)?;
-                mcp = Some(merge_mcp(mcp.take().unwrap_or_default(), own));
+                mcp = Some(merge::servers(mcp.take().unwrap_or_default(), own));
             }
         }
     }
@@ -169,7 +170,7 @@ fn check_settings(
         let Some(map) = permissions.as_object() else {
             return wrong("permissions", "a mapping", permissions);
         };
-        for list in ADDED_UP {
+        for list in merge::ADDED_UP {
             let Some(rules) = map.get(list) else { continue };
             let texts = rules
                 .as_array()
@@ -206,70 +207,6 @@ fn check_settings(
         }
     }
     Ok(())
-}
-
-/// Lists below `permissions` that add up along a chain.
-const ADDED_UP: [&str; 4] = ["deny", "ask", "allow", "additionalDirectories"];
-
-/// Merges a child's settings over its parent's.
-fn merge_settings(parent: Map<String, Value>, child: Map<String, Value>) -> Map<String, Value> {
-    merge(parent, child, &mut |path, parent, child| match path {
-        ["permissions", list] if ADDED_UP.contains(list) => append(parent, child),
-        ["hooks", _event] => append(parent, child),
-        // A server that a parent turned off stays off.
-        ["disabledMcpjsonServers" | "deniedMcpServers"] => append(parent, child),
-        _ => child,
-    })
-}
-
-/// Merges a child's MCP file over its parent's: a server of the same name is the child's, whole.
-fn merge_mcp(parent: Map<String, Value>, mut child: Map<String, Value>) -> Map<String, Value> {
-    let mut merged = parent;
-    if let (Some(Value::Object(servers)), Some(Value::Object(own))) =
-        (merged.get_mut("mcpServers"), child.get_mut("mcpServers"))
-    {
-        servers.extend(std::mem::take(own));
-        child.remove("mcpServers");
-    }
-    merged.extend(child);
-    merged
-}
-
-/// Merges mappings key by key; `leaf` settles what is no mapping on both sides.
-fn merge(
-    parent: Map<String, Value>,
-    child: Map<String, Value>,
-    leaf: &mut dyn FnMut(&[&str], Value, Value) -> Value,
-) -> Map<String, Value> {
-    fn go(
-        path: &[&str],
-        mut parent: Map<String, Value>,
-        child: Map<String, Value>,
-        leaf: &mut dyn FnMut(&[&str], Value, Value) -> Value,
-    ) -> Map<String, Value> {
-        for (key, value) in child {
-            let path = [path, &[key.as_str()]].concat();
-            let merged = match (parent.get_mut(&key).map(Value::take), value) {
-                (None, value) => value,
-                (Some(Value::Object(a)), Value::Object(b)) => Value::Object(go(&path, a, b, leaf)),
-                (Some(a), b) => leaf(&path, a, b),
-            };
-            drop(path);
-            parent.insert(key, merged);
-        }
-        parent
-    }
-    go(&[], parent, child, leaf)
-}
-
-fn append(parent: Value, child: Value) -> Value {
-    match (parent, child) {
-        (Value::Array(mut list), Value::Array(more)) => {
-            add(&mut list, more);
-            Value::Array(list)
-        }
-        (_, child) => child,
-    }
 }
 
 fn rules(settings: &Map<String, Value>, list: &str) -> Vec<String> {
@@ -323,90 +260,4 @@ fn check_servers(
         }
     }
     Ok(mcp)
-}
-
-#[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "tests")]
-mod tests {
-    use proptest::prelude::*;
-    use serde_json::json;
-
-    use super::*;
-
-    /// Settings with and without the keys that are special.
-    fn any_settings() -> impl Strategy<Value = Map<String, Value>> {
-        let rules = || prop::collection::vec("[a-d]", 0..4).prop_map(|rules| json!(rules));
-        let permissions = prop::collection::btree_map(
-            prop::sample::select(vec!["deny", "ask", "allow"]),
-            rules(),
-            0..4,
-        );
-        let hooks = prop::collection::btree_map("[AB]", rules(), 0..3);
-        let other = prop::collection::btree_map("[xyz]", any::<bool>(), 0..3);
-        (permissions, hooks, other, any::<Option<bool>>()).prop_map(
-            |(permissions, hooks, other, top)| {
-                let mut map = Map::new();
-                map.insert("permissions".to_owned(), json!(permissions));
-                map.insert("hooks".to_owned(), json!(hooks));
-                map.insert("other".to_owned(), json!(other));
-                map.extend(top.map(|top| ("top".to_owned(), json!(top))));
-                map
-            },
-        )
-    }
-
-    fn list(settings: &Map<String, Value>, pointer: &str) -> Vec<Value> {
-        let value = Value::Object(settings.clone());
-        value
-            .pointer(pointer)
-            .and_then(Value::as_array)
-            .cloned()
-            .unwrap_or_default()
-    }
-
-    proptest! {
-        #[test]
-        fn no_rule_and_no_hook_is_ever_lost(a in any_settings(), b in any_settings(), c in any_settings()) {
-            let merged = merge_settings(merge_settings(a.clone(), b.clone()), c.clone());
-            for pointer in ["/permissions/deny", "/permissions/ask", "/permissions/allow", "/hooks/A", "/hooks/B"] {
-                let all = list(&merged, pointer);
-                for rule in [&a, &b, &c].into_iter().flat_map(|layer| list(layer, pointer)) {
-                    prop_assert!(all.contains(&rule), "{} lost {}", pointer, rule);
-                }
-            }
-        }
-
-        #[test]
-        fn everything_else_is_the_nearest_layers(a in any_settings(), b in any_settings()) {
-            let merged = Value::Object(merge_settings(a.clone(), b.clone()));
-            for pointer in ["/top", "/other/x", "/other/y", "/other/z"] {
-                let [a, b] = [&a, &b].map(|layer| Value::Object(layer.clone()).pointer(pointer).cloned());
-                prop_assert_eq!(merged.pointer(pointer).cloned(), b.or(a));
-            }
-        }
-
-        #[test]
-        fn merging_is_associative_and_an_empty_layer_changes_nothing(a in any_settings(), b in any_settings(), c in any_settings()) {
-            let left = merge_settings(merge_settings(a.clone(), b.clone()), c.clone());
-            let right = merge_settings(a.clone(), merge_settings(b, c));
-            prop_assert_eq!(left, right);
-            // A layer's own repetitions go when something is laid over it, and nothing else does.
-            prop_assert_eq!(&merge_settings(a.clone(), Map::new()), &a);
-            prop_assert_eq!(&merge_settings(Map::new(), a.clone()), &a);
-        }
-    }
-
-    #[test]
-    fn servers_merge_by_name_and_each_is_one_layers() {
-        let object = |value: Value| value.as_object().unwrap().clone();
-        let parent = object(
-            json!({"mcpServers": {"a": {"command": "x", "args": ["1"]}, "b": {"command": "y"}}, "k": 1}),
-        );
-        let child = object(
-            json!({"mcpServers": {"a": {"type": "http", "url": "u"}, "c": {"command": "z"}}}),
-        );
-        let merged = Value::Object(merge_mcp(parent, child));
-        let expected = json!({"mcpServers": {"a": {"type": "http", "url": "u"}, "b": {"command": "y"}, "c": {"command": "z"}}, "k": 1});
-        assert_eq!(merged, expected);
-    }
 }

@@ -1,19 +1,19 @@
 //! Makes the launch plan.
 
-use std::collections::BTreeMap;
+mod environment;
 
 use serde_json::json;
 
 use crate::bindings::MaterializeRequest;
 use crate::bindings::types::{
-    Argument, EnvValue, EnvVar, Error, ErrorCode, LaunchPlan, Location, Place, SessionPlan,
-    SessionStart, StopPlan, Transcript,
+    Argument, Error, ErrorCode, LaunchPlan, Location, Place, SessionPlan, SessionStart, StopPlan,
+    Transcript,
 };
 use crate::files::{self, Files};
 use crate::operator::Operator;
 use crate::permissions::{self, Permissions};
+use crate::prompt;
 use crate::settings::{self, Settings};
-use crate::{invalid_profile, prompt};
 
 const DEFAULT_BINARY: &str = "claude";
 /// Seconds of wall time where neither the profile nor the operator says.
@@ -23,49 +23,8 @@ const LEAST_DOLLARS: f64 = 0.01;
 /// A system prompt longer than this goes into a file; one argument can have 128 KiB.
 const LONGEST_ARGUMENT: usize = 16 * 1024;
 const SYSTEM_PROMPT_FILE: &str = "append-system-prompt.md";
-/// Tells the hook below which file to look for.
-const STOP_VARIABLE: &str = "AGENTICORE_STOP_FILE";
 /// Runs after each tool. An agent that is told not to go on there ends with a result and with everything it did on record.
-const STOP_COMMAND: &str = r#"if [ -e "$AGENTICORE_STOP_FILE" ]; then printf '%s' '{"continue":false,"stopReason":"the host asked the agent to stop"}'; fi"#;
-
-/// Variables of the host that the agent gets as they are: where its service is, how to reach it, and how it behaves there.
-const INHERITED: [&str; 29] = [
-    "ANTHROPIC_BASE_URL",
-    "ANTHROPIC_MODEL",
-    "ANTHROPIC_SMALL_FAST_MODEL",
-    "ANTHROPIC_DEFAULT_OPUS_MODEL",
-    "ANTHROPIC_DEFAULT_SONNET_MODEL",
-    "ANTHROPIC_DEFAULT_HAIKU_MODEL",
-    "API_TIMEOUT_MS",
-    "CLAUDE_CODE_MAX_RETRIES",
-    "CLAUDE_CODE_MAX_OUTPUT_TOKENS",
-    "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC",
-    "DISABLE_TELEMETRY",
-    "DISABLE_ERROR_REPORTING",
-    "MAX_THINKING_TOKENS",
-    "MCP_TIMEOUT",
-    "MCP_TOOL_TIMEOUT",
-    "MAX_MCP_OUTPUT_TOKENS",
-    "BASH_DEFAULT_TIMEOUT_MS",
-    "BASH_MAX_TIMEOUT_MS",
-    "BASH_MAX_OUTPUT_LENGTH",
-    "HTTP_PROXY",
-    "HTTPS_PROXY",
-    "NO_PROXY",
-    "http_proxy",
-    "https_proxy",
-    "no_proxy",
-    "NODE_EXTRA_CA_CERTS",
-    "SSL_CERT_FILE",
-    "SSL_CERT_DIR",
-    "TZ",
-];
-/// Secrets that let the agent in at its service. One of them is enough.
-const SECRETS: [&str; 3] = [
-    "ANTHROPIC_API_KEY",
-    "ANTHROPIC_AUTH_TOKEN",
-    "CLAUDE_CODE_OAUTH_TOKEN",
-];
+const STOP_COMMAND: &str = r#"if [ -e "$CLAUDE_CONFIG_DIR/.stop-requested" ]; then printf '%s' '{"continue":false,"stopReason":"the host asked the agent to stop"}'; fi"#;
 
 /// The plan for a request, and what the profile's author should know.
 ///
@@ -249,101 +208,6 @@ impl Launch<'_> {
         }
         self.files.add(SYSTEM_PROMPT_FILE, text.into_bytes());
         list.path("--append-system-prompt-file=", SYSTEM_PROMPT_FILE);
-    }
-
-    fn environment(&self) -> Result<Vec<EnvVar>, Error> {
-        let mut env = BTreeMap::new();
-        for name in INHERITED {
-            env.insert(name, EnvValue::Inherit(name.to_owned()));
-        }
-        for name in SECRETS {
-            env.insert(name, EnvValue::OptionalSecret(name.to_owned()));
-        }
-        for name in &self.settings.secrets {
-            env.insert(name, EnvValue::Secret(name.clone()));
-        }
-        let own = self.own_environment();
-        for (name, value) in &self.settings.env {
-            if own.contains_key(name.as_str()) {
-                return Err(invalid_profile(format!(
-                    "`env`: the variable {name} is set by the plugin; choose another name"
-                )));
-            }
-            env.insert(name, EnvValue::Literal(value.clone()));
-        }
-        env.extend(self.otel());
-        env.extend(own);
-        for (name, value) in self
-            .operator
-            .env
-            .iter()
-            .filter(|(name, _)| settings::is_variable(name))
-        {
-            env.insert(name, EnvValue::Literal(value.clone()));
-        }
-        Ok(env
-            .into_iter()
-            .map(|(name, value)| EnvVar {
-                name: name.to_owned(),
-                value,
-            })
-            .collect())
-    }
-
-    /// Variables without which the agent would not run as planned.
-    fn own_environment(&self) -> BTreeMap<&'static str, EnvValue> {
-        let at = |place, path: &str| {
-            EnvValue::Path(Location {
-                prefix: String::new(),
-                place,
-                path: path.to_owned(),
-            })
-        };
-        let config_dir = match &self.operator.config_dir {
-            Some(path) => EnvValue::Literal(path.clone()),
-            None => at(Place::ConfigDir, ""),
-        };
-        let mut env = BTreeMap::from([
-            ("CLAUDE_CONFIG_DIR", config_dir),
-            ("CLAUDE_CODE_TMPDIR", at(Place::TempDir, "")),
-            ("DISABLE_AUTOUPDATER", EnvValue::Literal("1".to_owned())),
-        ]);
-        if self.stops_gently() {
-            env.insert(STOP_VARIABLE, at(Place::ConfigDir, files::STOP_FILE));
-        }
-        env
-    }
-
-    fn otel(&self) -> BTreeMap<&'static str, EnvValue> {
-        let otel = &self.operator.otel;
-        if !otel.enabled {
-            return BTreeMap::new();
-        }
-        let literal = |text: &str| EnvValue::Literal(text.to_owned());
-        let mut env = BTreeMap::from([
-            ("CLAUDE_CODE_ENABLE_TELEMETRY", literal("1")),
-            ("OTEL_METRICS_EXPORTER", literal("otlp")),
-            ("OTEL_LOGS_EXPORTER", literal("otlp")),
-            (
-                "OTEL_LOG_USER_PROMPTS",
-                literal(if otel.log_prompts { "1" } else { "0" }),
-            ),
-            (
-                "OTEL_LOG_TOOL_DETAILS",
-                literal(if otel.log_tool_details { "1" } else { "0" }),
-            ),
-        ]);
-        env.extend(
-            otel.endpoint
-                .as_deref()
-                .map(|endpoint| ("OTEL_EXPORTER_OTLP_ENDPOINT", literal(endpoint))),
-        );
-        env.extend(
-            otel.protocol
-                .as_deref()
-                .map(|protocol| ("OTEL_EXPORTER_OTLP_PROTOCOL", literal(protocol))),
-        );
-        env
     }
 
     fn time_limit(&self) -> u32 {

@@ -9,6 +9,7 @@
 mod ending;
 mod launch;
 mod laying_out;
+mod operator;
 mod output;
 mod profile_keys;
 

@@ -15,6 +15,12 @@ use crate::api::router;
 /// Nothing here takes long; a test that hangs says so.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// What `future` gives; it must not take long.
+pub(super) async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
+    let result = tokio::time::timeout(PATIENCE, future).await;
+    result.unwrap_or_else(|_| panic!("{what} hangs"))
+}
+
 #[derive(Clone)]
 pub(super) struct Client(Router);
 
@@ -51,8 +57,9 @@ impl Client {
     }
 
     pub(super) async fn open(&self, request: Request<Body>) -> Stream {
-        let answer = tokio::time::timeout(PATIENCE, self.0.clone().oneshot(request));
-        let answer = answer.await.expect("no answer").unwrap();
+        let answer = within("the answer", self.0.clone().oneshot(request))
+            .await
+            .unwrap();
         Stream {
             status: answer.status(),
             headers: answer.headers().clone(),
@@ -108,8 +115,7 @@ pub(super) fn post(body: impl Into<Body>) -> Request<Body> {
 impl Stream {
     /// One more chunk; none at the end.
     pub(super) async fn chunk(&mut self) -> Option<String> {
-        let next = tokio::time::timeout(PATIENCE, self.body.next());
-        let chunk = next.await.expect("the stream hangs")?.unwrap();
+        let chunk = self.body.next().await?.unwrap();
         let chunk = String::from_utf8(chunk.to_vec()).unwrap();
         self.text.push_str(&chunk);
         Some(chunk)
@@ -117,15 +123,19 @@ impl Stream {
 
     /// Everything up to and with `needle`.
     pub(super) async fn until(&mut self, needle: &str) -> &str {
-        while !self.text.contains(needle) {
-            assert!(self.chunk().await.is_some(), "no {needle} in {}", self.text);
-        }
+        let read = async {
+            while !self.text.contains(needle) {
+                assert!(self.chunk().await.is_some(), "no {needle} in {}", self.text);
+            }
+        };
+        within("the stream", read).await;
         &self.text
     }
 
     /// Everything.
     pub(super) async fn rest(&mut self) -> &str {
-        while self.chunk().await.is_some() {}
+        let read = async { while self.chunk().await.is_some() {} };
+        within("the stream", read).await;
         &self.text
     }
 

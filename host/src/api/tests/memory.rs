@@ -241,12 +241,15 @@ impl Queue for Memory {
     }
 
     async fn events(&self, id: JobId, cursor: Cursor) -> Result<(Vec<Event>, Cursor), QueueError> {
-        self.with(id, |entry| {
+        let read = self.with(id, |entry| {
             let after = entry.events.iter().filter(|e| e.seq > cursor.seq);
             let events: Vec<Event> = after.take(BATCH).cloned().collect();
             let next = events.last().map_or(cursor, |e| Cursor::after(e.seq));
             Ok((events, next))
-        })
+        });
+        // As after any read from a disk, the next events may be there by now.
+        tokio::task::yield_now().await;
+        read
     }
 
     async fn watch(&self, id: JobId) -> Result<watch::Receiver<u64>, QueueError> {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures::stream;
 use serde_json::{Value, json};
 
-use super::client::{Client, Stream};
+use super::client::{Client, Stream, within};
 use super::fake::Fake;
 use crate::api::events::sse;
 use crate::job::JobId;
@@ -91,7 +91,10 @@ async fn readers_that_come_at_any_time_see_the_same_events() {
     }
     slow.rest().await;
     assert_eq!(slow.ids(), expected);
-    assert_eq!(restless.await.unwrap(), expected);
+    assert_eq!(
+        within("the restless reader", restless).await.unwrap(),
+        expected
+    );
 }
 
 async fn restless(client: Client, id: JobId) -> Vec<u64> {
@@ -243,9 +246,12 @@ async fn an_open_stream_does_not_hold_up_the_stop() {
     let mut text = Vec::new();
     for needle in ["running", "first", "second"] {
         fake.log(&lease, needle).await;
-        while !String::from_utf8_lossy(&text).contains(needle) {
-            assert_ne!(socket.read_buf(&mut text).await.unwrap(), 0);
-        }
+        let read = async {
+            while !String::from_utf8_lossy(&text).contains(needle) {
+                assert_ne!(socket.read_buf(&mut text).await.unwrap(), 0);
+            }
+        };
+        within("the socket", read).await;
     }
     fake.stopping.cancel();
     let stopped = tokio::time::timeout(Duration::from_secs(1), server).await;

@@ -214,7 +214,10 @@ async fn hang(
         }
         end();
     };
-    let (result, ()) = tokio::join!(job, ends);
+    let both = async { tokio::join!(job, ends) };
+    let (result, ()) = tokio::time::timeout(Duration::from_secs(60), both)
+        .await
+        .unwrap();
     let pid = fs::read_to_string(&hangs).unwrap();
     let start = Instant::now();
     while Path::new("/proc").join(pid.trim()).join("exe").exists() {

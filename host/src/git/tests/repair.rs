@@ -120,7 +120,11 @@ async fn a_broken_worktree_is_rebuilt_from_its_branch() {
         match damage {
             "folder" => fs::remove_dir_all(&worktree.git_dir).unwrap(),
             "gone" => fs::remove_dir_all(&worktree.path).unwrap(),
-            "marker" => fs::remove_file(worktree.git_dir.join("agenticore-ready")).unwrap(),
+            "marker" => {
+                // As a checkout that was killed half way.
+                fs::remove_file(worktree.git_dir.join("agenticore-ready")).unwrap();
+                fs::remove_file(worktree.path.join("work.txt")).unwrap();
+            }
             _ => fs::write(worktree.git_dir.join("HEAD"), "").unwrap(),
         }
         let again = world.checkout(JOB).await;

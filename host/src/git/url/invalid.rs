@@ -9,7 +9,7 @@ pub enum InvalidUrl {
     /// Empty, or nothing but blanks.
     #[error("the repository address is empty")]
     Empty,
-    /// Longer than [`MAX_BYTES`].
+    /// Longer than 2048 bytes.
     #[error("the repository address is longer than {MAX_BYTES} bytes")]
     TooLong,
     /// It starts with a dash, or its host, user or path does: git or ssh would read an option.

@@ -3,7 +3,7 @@
 //! Two readers of one command line may disagree about which word is a value. So a word that starts with a dash is always
 //! looked at as an option too, and a word that no option takes needs a grant.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
@@ -49,6 +49,7 @@ pub(super) fn inspect(
         tree,
         findings,
         seen: BTreeMap::new(),
+        read: BTreeSet::new(),
     };
     let mut expect = Expect::Option;
     for argument in arguments {
@@ -78,6 +79,8 @@ struct Reader<'a, 'f> {
     findings: &'f mut Findings,
     /// The options that were there, with their last text.
     seen: BTreeMap<String, String>,
+    /// The files that were read already, each with the rules it was read under.
+    read: BTreeSet<(String, &'a str)>,
 }
 
 impl<'a> Reader<'a, '_> {
@@ -200,7 +203,7 @@ impl<'a> Reader<'a, '_> {
     }
 
     /// Checks one value. Gives back its strict form where it is JSON.
-    fn value(&mut self, name: &str, rule: &OptionRule, word: Word<'_>) -> Option<String> {
+    fn value(&mut self, name: &str, rule: &'a OptionRule, word: Word<'_>) -> Option<String> {
         if let Word::Text(text) = word {
             self.seen.insert(name.to_owned(), text.to_owned());
         }
@@ -274,7 +277,10 @@ impl<'a> Reader<'a, '_> {
     }
 
     /// A file that an option names is read under the option's rules, whatever rules its path has.
-    fn file(&mut self, name: &str, rules: &str, path: &str) {
+    fn file(&mut self, name: &str, rules: &'a str, path: &str) {
+        if !self.read.insert((path.to_owned(), rules)) {
+            return;
+        }
         let Some(file) = self
             .tree
             .files_mut()

@@ -2,6 +2,9 @@
 
 use serde_json::Value;
 
+/// Bytes of a head; a longer one is not read and needs whatever its words might mean.
+const MAX_HEAD: usize = 64 * 1024;
+
 /// The head of a file.
 pub(super) enum FrontMatter {
     /// There is none.
@@ -26,10 +29,33 @@ pub(super) fn read(bytes: &[u8]) -> FrontMatter {
     let Some(head) = head else {
         return FrontMatter::Unreadable(rest.to_owned());
     };
-    match serde_saphyr::from_str::<Value>(head) {
-        Ok(value) => FrontMatter::Read(value),
-        Err(_) => FrontMatter::Unreadable(head.to_owned()),
+    if head.len() > MAX_HEAD {
+        return FrontMatter::Unreadable(head.to_owned());
     }
+    match parse(head) {
+        Some(value) => FrontMatter::Read(value),
+        None => FrontMatter::Unreadable(head.to_owned()),
+    }
+}
+
+fn parse(head: &str) -> Option<Value> {
+    let options = serde_saphyr::options! {
+        budget: serde_saphyr::budget! {
+            max_documents: 1,
+            max_depth: 32,
+            max_events: 50_000,
+            max_nodes: 20_000,
+            max_aliases: 100,
+            max_anchors: 100,
+            max_merge_keys: 100,
+        },
+        alias_limits: serde_saphyr::alias_limits! {
+            max_total_replayed_events: 10_000,
+            max_replay_stack_depth: 8,
+        },
+        with_snippet: false,
+    };
+    serde_saphyr::from_str_with_options(head, options).ok()
 }
 
 /// Whether a head that could not be read may set this key.

@@ -8,15 +8,24 @@ use serde_json::{Map, Number, Value};
 /// Levels of arrays and objects.
 const MAX_DEPTH: usize = 64;
 
+/// Bytes of one text. Its values take up to 32 times as much memory, and no settings file comes near.
+const MAX_BYTES: usize = 1 << 20;
+
 /// Parses one JSON text.
 ///
 /// # Errors
 ///
-/// What is wrong and where, for duplicate keys, comments, a byte order mark, trailing text, invalid UTF-8 or more than 64
-/// levels.
+/// What is wrong and where, for duplicate keys, comments, a byte order mark, trailing text, invalid UTF-8, more than 64
+/// levels or more than 1 MiB.
 pub(super) fn parse(bytes: &[u8]) -> Result<Value, String> {
     if bytes.starts_with(b"\xef\xbb\xbf") {
         return Err("it starts with a byte order mark".to_owned());
+    }
+    if bytes.len() > MAX_BYTES {
+        return Err(format!(
+            "it has {} bytes, at most {MAX_BYTES} are read",
+            bytes.len()
+        ));
     }
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     let value = Strict { depth: 0 }
@@ -124,6 +133,7 @@ mod tests {
     #[test]
     fn what_parsers_disagree_about_is_refused() {
         let deep = "[".repeat(65) + &"]".repeat(65);
+        let large = format!("[{}1]", "1,".repeat(600_000));
         let cases = [
             (r#"{"a": 1, "a": 2}"#, "twice"),
             (r#"{"x": {"hooks": 1, "h\u006foks": 2}}"#, "twice"),
@@ -138,6 +148,7 @@ mod tests {
             (r#""\ud800""#, "hex escape"),
             (deep.as_str(), "64 levels"),
             ("", "EOF"),
+            (large.as_str(), "at most 1048576"),
         ];
         for (text, wrong) in cases {
             let error = parse(text.as_bytes()).unwrap_err();

@@ -1,9 +1,11 @@
 //! Walks JSON objects along the rules of a document and notes what needs a grant.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Map, Value};
 
 use super::document::{Document, KeyRule, ObjectRules};
-use super::{Findings, env, text};
+use super::{Findings, MAX_NEEDS, env, text};
 use crate::plugin::grants::{Grant, GrantKind};
 
 /// How deep rules may refer to rules; documents are data, and one that refers to itself must not end the server.
@@ -133,7 +135,7 @@ impl Walk<'_> {
 
     /// Notes the variables that strings at any depth expand.
     fn expansions(&mut self, object: &Map<String, Value>, at: &str) {
-        let mut names = Vec::new();
+        let mut names = BTreeSet::new();
         object
             .values()
             .for_each(|value| strings(value, &mut |s| expanded(s, &mut names)));
@@ -194,15 +196,16 @@ fn strings<'a>(value: &'a Value, found: &mut impl FnMut(&'a str)) {
 }
 
 /// The names in `${NAME}`, `${NAME:-default}` and `$NAME`, the last because agents differ.
-fn expanded(text: &str, names: &mut Vec<String>) {
+fn expanded(text: &str, names: &mut BTreeSet<String>) {
     for part in text.split('$').skip(1) {
         let part = part.strip_prefix('{').unwrap_or(part);
         let name: String = part
             .chars()
             .take_while(|c| c.is_ascii_alphanumeric() || *c == '_')
             .collect();
-        if env::is_name(&name) && !names.contains(&name) {
-            names.push(name);
+        // One more than are allowed is enough to refuse them all.
+        if env::is_name(&name) && names.len() <= MAX_NEEDS {
+            names.insert(name);
         }
     }
 }

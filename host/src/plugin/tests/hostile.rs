@@ -80,6 +80,13 @@ async fn memory_is_summed_and_bounded() {
 }
 
 #[tokio::test]
+async fn a_trap_after_the_answer_is_no_answer() {
+    // The guest's allocator traps when it frees this size, which it does after the host has taken the answer.
+    let config = json!({"plan": "size", "number": 242_424});
+    fails(config, LimitsPatch::default(), Code::Trap, None).await;
+}
+
+#[tokio::test]
 async fn recursion_ends_at_the_stack() {
     act(
         "recurse",
@@ -271,15 +278,21 @@ async fn describe_is_under_the_same_limits() {
         ("bad-request", Code::Describe),
         ("bad-schema", Code::Describe),
         ("huge-schema", Code::Describe),
-        ("many-reads", Code::Memory),
+        ("many-reads", Code::Describe),
     ] {
         let needs_time = matches!(code, Code::Time);
         let host = if needs_time { impatient() } else { host() };
         let error = host.load(describing(what)).await.unwrap_err();
         assert_eq!(error.code, code, "{what}: {error}");
-        let report = host.check(describing(what)).await;
-        assert_eq!(report.error.unwrap().code, code, "{what}");
-        assert!(!report.ok);
+    }
+    // Checking a file is under the same limits as loading it.
+    for (what, code) in [("loop", Code::Time), ("memory", Code::Memory)] {
+        let report = impatient().check(describing(what)).await;
+        assert_eq!(
+            (report.ok, report.error.unwrap().code),
+            (false, code),
+            "{what}"
+        );
     }
     serves_the_next_job().await;
 }
@@ -303,6 +316,57 @@ async fn many_callers_share_one_load_and_a_sleeper_does_not_block_others() {
         _ = &mut sleeping => panic!("the sleeper came back"),
         plan = host.materialize(&other, &context, &awake) => drop(plan.unwrap()),
     }
+}
+
+/// Runs in a process of its own: other tests would be seen in its memory.
+#[tokio::test]
+async fn memory_is_back_to_baseline_after_bombs() {
+    const ALONE: &str = "AGENTICORE_TEST_ALONE";
+    if std::env::var_os(ALONE).is_none() {
+        let name = "plugin::tests::hostile::memory_is_back_to_baseline_after_bombs";
+        let output = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", name])
+            .env(ALONE, "1")
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(
+            output.status.success() && text.contains("1 passed"),
+            "{text}"
+        );
+        return;
+    }
+    let resident = || {
+        let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+        statm
+            .split_whitespace()
+            .nth(1)
+            .unwrap()
+            .parse::<u64>()
+            .unwrap()
+            * 4096
+    };
+    let round = async || {
+        for name in ["memory", "handles", "recurse", "log-flood"] {
+            drop(
+                materialize(&context(), json!({"do": name}))
+                    .await
+                    .unwrap_err(),
+            );
+        }
+        drop(
+            materialize(&lowered(quick()), json!({"do": "loop"}))
+                .await
+                .unwrap_err(),
+        );
+    };
+    round().await;
+    let baseline = resident();
+    for _ in 0..10 {
+        round().await;
+    }
+    let grown = resident().saturating_sub(baseline);
+    assert!(grown < 16 << 20, "{grown} bytes more than before");
 }
 
 #[tokio::test]

@@ -154,6 +154,66 @@ async fn start_functions_are_under_the_limits() {
 }
 
 #[tokio::test]
+async fn bulk_copies_in_a_loop_end_at_the_deadline() {
+    let host = with(|limits| limits.describe_time = Duration::from_millis(500));
+    let copies = "(memory 900) (func $start (loop
+        (memory.copy (i32.const 0) (i32.const 1000) (i32.const 58000000))
+        (memory.fill (i32.const 0) (i32.const 1) (i32.const 58000000)) (br 0)))";
+    refused(&host, started(copies), Code::Time).await;
+}
+
+#[tokio::test]
+async fn lengths_and_texts_that_lie_are_traps() {
+    let logging = |pointer: u32, length: u32| {
+        let text = format!(
+            r#"(component
+                (import "agenticore:plugin/host@1.0.0" (instance $host
+                    (type $l (enum "debug" "info" "warn" "error"))
+                    (export "level" (type $level (eq $l)))
+                    (export "log" (func (param "level" $level) (param "message" string)))))
+                (core module $memory (memory (export "m") 2) (data (i32.const 0) "\ff\fe"))
+                (core instance $memory (instantiate $memory))
+                (alias core export $memory "m" (core memory $m))
+                (core func $log (canon lower (func $host "log") (memory $m)))
+                (core module $f (import "h" "log" (func $log (param i32 i32 i32)))
+                    (func $start (call $log (i32.const 1) (i32.const {pointer}) (i32.const {length})))
+                    (func (export "f")) (start $start))
+                (core instance $h (export "log" (func $log)))
+                (core instance $fi (instantiate $f (with "h" (instance $h))))
+                (func $f (canon lift (core func $fi "f")))
+                (instance $hooks (export "pre-job" (func $f)) (export "post-job" (func $f)))
+                (export "agenticore:plugin/hooks@1.0.0" (instance $hooks)))"#
+        );
+        wat::parse_str(text).unwrap()
+    };
+    let host = host();
+    for (pointer, length) in [
+        (0, u32::MAX),
+        (u32::MAX, 1),
+        (0, 1 << 30),
+        (131_071, 2),
+        (0, 2),
+    ] {
+        refused(&host, logging(pointer, length), Code::Trap).await;
+    }
+    // What it says of itself is honest, so this one only fails for its types.
+    refused(&host, logging(4, 4), Code::Export).await;
+    serves_the_next_job().await;
+}
+
+#[tokio::test]
+async fn a_pinned_digest_must_fit() {
+    let host = host();
+    let digest = host.load(guest_bytes()).await.unwrap().digest();
+    host.load_pinned(guest_bytes(), digest).await.unwrap();
+    let error = host
+        .load_pinned(describing("swapped"), digest)
+        .await
+        .unwrap_err();
+    assert_eq!(error.code, Code::Digest, "{error}");
+}
+
+#[tokio::test]
 async fn memories_tables_and_instances_are_counted_together() {
     let host = host();
     // Each is below the limit alone.

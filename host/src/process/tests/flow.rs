@@ -151,7 +151,8 @@ async fn the_end_of_output_does_not_wait_for_a_stranger_that_holds_the_pipe() {
     let script = "env -i PATH=\"$PATH\" setsid sh -c 'echo $$ > pid; exec sleep 1000' & while [ ! -s pid ]; do :; done; echo said; exec sh -c :";
     // The shell's group is left by `setsid`, its environment is emptied, its parent ends.
     let script = format!("( {script} ) ; echo end");
-    let (ended, lines) = run(shell(&dir, "j1", &script)).await;
+    let run = tokio::time::timeout(Duration::from_secs(60), run(shell(&dir, "j1", &script)));
+    let (ended, lines) = run.await.unwrap();
     let texts: Vec<&str> = lines.iter().map(|line| line.text.as_str()).collect();
     assert_eq!((texts, ended.exit.code), (vec!["said", "end"], Some(0)));
     for pid in pids(&dir.path().join("pid")) {
