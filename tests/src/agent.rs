@@ -12,14 +12,16 @@ pub struct ScriptedAgent {
 }
 
 impl ScriptedAgent {
-    /// Writes the program into `folder`. It runs `body` in the job's working directory, with the task on standard input, and
+    /// Writes the program below `folder`. It runs `body` in the job's working directory, with the task on standard input, and
     /// ends well when `body` does.
     ///
     /// # Panics
     /// When it cannot be written.
     pub fn write(folder: &Path, body: &str) -> Self {
-        let program = folder.join("scripted-agent");
-        let calls = folder.join("scripted-agent.calls");
+        let folder = folder.join("bin");
+        fs::create_dir_all(&folder).expect("the folder of the agent");
+        let program = folder.join("claude");
+        let calls = folder.join("calls");
         let text = TEMPLATE
             .replace("@CALLS@", &calls.display().to_string())
             .replace("@BODY@", body);
@@ -27,6 +29,15 @@ impl ScriptedAgent {
         fs::set_permissions(&program, fs::Permissions::from_mode(0o755))
             .expect("the agent is executable");
         Self { program, calls }
+    }
+
+    /// The folder it is in, for the server's `PATH`; it is called as the real one is.
+    ///
+    /// # Panics
+    /// Never.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.program.parent().expect("it is in a folder")
     }
 
     /// Its path.

@@ -70,6 +70,13 @@ impl Builder {
         self
     }
 
+    /// Puts a folder in front of the server's `PATH`.
+    #[must_use]
+    pub fn programs(self, folder: &Path) -> Self {
+        let machine = std::env::var("PATH").unwrap_or_default();
+        self.env("PATH", &format!("{}:{machine}", folder.display()))
+    }
+
     /// Listens on another address.
     #[must_use]
     pub fn host(mut self, host: &str) -> Self {

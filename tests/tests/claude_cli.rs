@@ -42,9 +42,13 @@ fn builder(cli: &std::path::Path, model: &Model) -> Builder {
         "DISABLE_TELEMETRY": "1",
         "CLAUDE_CODE_MAX_RETRIES": "1",
     }}}});
-    World::builder()
+    let builder = World::builder();
+    let programs = builder.path("bin");
+    std::fs::create_dir_all(&programs).unwrap();
+    std::os::unix::fs::symlink(cli, programs.join("claude")).unwrap();
+    builder
+        .programs(&programs)
         .env("ANTHROPIC_API_KEY", "test")
-        .env("AGENTICORE_CLAUDE_BINARY", &cli.display().to_string())
         .file("config.yml", &config.to_string())
         .profile("real", "extends: code\nauto_pr: false\n")
 }

@@ -142,7 +142,7 @@ async fn files_of_the_profile_never_enter_a_commit() {
     );
     let agent = ScriptedAgent::write(&builder.path(""), &body);
     let world = builder
-        .env("AGENTICORE_CLAUDE_BINARY", &agent.program())
+        .programs(agent.folder())
         .profile("mine", "extends: code\nauto_pr: false\n")
         .file("profiles/mine/.claude/CLAUDE.md", "be brief\n")
         .file(

@@ -142,7 +142,7 @@ async fn files_of_a_job_are_at_the_documented_place() {
     let world = builder
         .env("AGENTICORE_SHARED_FS_ROOT", &root)
         .env("AGENTICORE_REPOS_ROOT", &format!("{root}/repos"))
-        .env("AGENTICORE_CLAUDE_BINARY", &agent.program())
+        .programs(agent.folder())
         .idle();
     let made = world.cli(&["init-shared-fs"]).await;
     assert_eq!(made.code, Some(0), "{}", made.stderr);
