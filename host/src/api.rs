@@ -1,1 +1,147 @@
-//! (see below)
+//! The HTTP face: REST for jobs and profiles, their event streams, and the probes of an orchestrator.
+//!
+//! It owns paths, bodies, status codes, keys and the defence against web pages; what a request means is [`Core`]'s business.
+//! Success bodies and the record's fields are those of agenticore 0.2.0, errors are `application/problem+json` (RFC 9457).
+//!
+//! | path | answers |
+//! |---|---|
+//! | `POST /jobs` | a new job; with `wait: true` once it has ended |
+//! | `GET /jobs` | a page of jobs, the newest first |
+//! | `GET /jobs/{id}`, `DELETE /jobs/{id}` | the job; cancels it |
+//! | `GET /jobs/{id}/events` | its events, as SSE, lines or pages |
+//! | `GET /profiles` | every profile |
+//! | `GET /health`, `/livez`, `/readyz`, `/healthz` | how the server is; these need no key |
+
+mod error;
+mod events;
+mod follow;
+mod guard;
+mod input;
+mod jobs;
+mod status;
+
+#[cfg(test)]
+mod tests;
+
+use std::any::Any;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::http::{Method, Uri};
+use axum::middleware::from_fn_with_state;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+use tower_http::catch_panic::CatchPanicLayer;
+
+use crate::config::Config;
+use crate::job::{Record, RequestBody};
+use crate::queue::Queue;
+use crate::service::{Readiness, Service, SubmitError};
+
+use error::{Code, Problem};
+use guard::Guard;
+
+/// The largest request body, in bytes. A task may have half of it.
+const MAX_BODY_BYTES: usize = 1024 * 1024;
+
+/// What this face needs of the server.
+#[async_trait]
+pub trait Core: Send + Sync + 'static {
+    /// The settings.
+    fn config(&self) -> &Config;
+
+    /// The queue.
+    fn queue(&self) -> &dyn Queue;
+
+    /// Cancelled when the server begins to stop; streams and waits end then.
+    fn stopping(&self) -> &CancellationToken;
+
+    /// Checks a request and queues it.
+    ///
+    /// # Errors
+    /// [`SubmitError`]; nothing is stored then.
+    async fn submit(&self, body: RequestBody) -> Result<Record, SubmitError>;
+
+    /// Every profile, broken ones with their error.
+    async fn profiles(&self) -> Vec<Value>;
+
+    /// Whether the server should get traffic.
+    async fn readiness(&self) -> Readiness;
+}
+
+#[async_trait]
+impl Core for Service {
+    fn config(&self) -> &Config {
+        Self::config(self)
+    }
+
+    fn queue(&self) -> &dyn Queue {
+        Self::queue(self)
+    }
+
+    fn stopping(&self) -> &CancellationToken {
+        Self::stopping(self)
+    }
+
+    async fn submit(&self, body: RequestBody) -> Result<Record, SubmitError> {
+        Self::submit(self, body).await
+    }
+
+    async fn profiles(&self) -> Vec<Value> {
+        Self::profiles(self).await
+    }
+
+    async fn readiness(&self) -> Readiness {
+        Self::readiness(self).await
+    }
+}
+
+/// What handlers share.
+type Shared = Arc<dyn Core>;
+
+/// Every path of the server over `core`. Keys and the address are read from its settings once, here.
+pub fn router(core: impl Core) -> Router {
+    let guard = Arc::new(Guard::new(core.config()));
+    let core: Shared = Arc::new(core);
+    Router::new()
+        .route("/jobs", post(jobs::submit).get(jobs::list))
+        .route("/jobs/{id}", get(jobs::show).delete(jobs::cancel))
+        .route("/jobs/{id}/events", get(events::events))
+        .route("/profiles", get(status::profiles))
+        .route("/health", get(status::health))
+        .route("/livez", get(status::alive))
+        .route("/readyz", get(status::ready))
+        .route("/healthz", get(status::ready))
+        .fallback(unknown_path)
+        .method_not_allowed_fallback(wrong_method)
+        .with_state(core)
+        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+        .layer(from_fn_with_state(guard, guard::check))
+        .layer(CatchPanicLayer::custom(panicked))
+}
+
+async fn unknown_path(uri: Uri) -> Problem {
+    Problem::new(
+        Code::NotFound,
+        format!("there is nothing at {}", uri.path()),
+    )
+}
+
+async fn wrong_method(method: Method, uri: Uri) -> Problem {
+    Problem::new(
+        Code::MethodNotAllowed,
+        format!(
+            "{} does not take {method}; the Allow header lists what it takes",
+            uri.path()
+        ),
+    )
+}
+
+/// The panic hook has already told the log what happened and where.
+fn panicked(_payload: Box<dyn Any + Send>) -> Response {
+    Problem::internal("the server failed while it answered; its log says more").into_response()
+}

@@ -110,9 +110,9 @@ pub struct Config {
     pub agents: BTreeMap<String, Map<String, Value>>,
     /// Telemetry of agents.
     pub otel: Otel,
-    /// Names of secrets that profiles may grant, beside those that bundled plugins ask for.
+    /// Names of secrets that profiles may grant, beside those of the default plugin block.
     pub secrets: Vec<String>,
-    /// Capabilities that profiles may grant, `KIND:NAME` each; none: all that the bundled plugins ask for.
+    /// Capabilities that profiles may grant, `KIND:NAME` each; none: everything but secrets that are not listed.
     pub ceiling: Option<Vec<String>>,
     /// The token for GitHub.
     pub github_token: Option<SecretString>,

@@ -5,26 +5,30 @@
 //! 1. **submit** and **queue**: a request becomes a job ([`job`]) and is stored ([`queue`]).
 //! 2. **claim**: a pod with a free slot takes it ([`worker`]).
 //! 3. **clone**, **materialize**, **pre hook**, **agent run**, **post hook**, **pull request**, **finish**: the steps of
-//!    [`pipeline`], which lean on [`git`], [`profile`], [`plugin`] and [`process`].
-//! 4. People watch and steer it through [`api`] and [`cli`].
+//!    `pipeline`, which lean on [`git`], [`profile`], [`plugin`] and [`process`].
+//! 4. People watch and steer it through [`api`] and [`cli`], which is a [`client`] of the former.
 
 pub mod job;
 
 pub mod queue;
 
+pub mod pod;
 pub mod worker;
 
-pub mod pipeline;
+mod pipeline;
 
 pub mod git;
 pub mod plugin;
+pub mod plugins;
 pub mod process;
 pub mod profile;
 
 pub mod bundled;
+pub mod shared_fs;
 
 pub mod api;
 pub mod cli;
+pub mod client;
 pub mod server;
 pub mod service;
 

@@ -11,7 +11,6 @@ mod chain;
 mod error;
 mod folder;
 mod keys;
-mod name;
 mod root;
 mod store;
 #[cfg(test)]
@@ -25,8 +24,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::job::{InvalidName, ProfileName};
 pub use error::ProfileError;
-pub use name::{NameError, ProfileName};
 pub use root::{ProfileRoot, Source};
 pub use store::ProfileStore;
 

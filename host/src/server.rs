@@ -1,14 +1,58 @@
 //! One process that serves: the queue, the workers and the HTTP face, started and stopped together.
 
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use jiff::Timestamp;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::api;
 use crate::config::Config;
-use crate::job::{Event, Record, RequestBody};
+use crate::git::{FlockLock, Git, GitOptions, HostToken, NoCredentials, RepoCache};
+use crate::job::{Event, EventBody, Record, RequestBody};
+use crate::plugins::Plugins;
+use crate::pod::Pod;
+use crate::process::{self, Instance};
+use crate::profile::{ProfileRoot, ProfileStore, Source};
+use crate::queue::Cursor;
+use crate::queue::embedded::Embedded;
+use crate::service::Service;
+use crate::worker::{self, Shutdown};
+
+/// How often jobs whose time is over are looked for.
+const SWEEP_EVERY: Duration = Duration::from_secs(60);
+/// How long a hand-off may take: the agent's way to its next tool boundary, its end, and the record.
+const HAND_OFF_TIME: Duration = Duration::from_secs(30);
+/// How long open connections get once the jobs are gone.
+const CONNECTION_GRACE: Duration = Duration::from_secs(2);
 
 /// Serves until SIGTERM or SIGINT, then drains. Prints one line with the bound address on standard error once it accepts connections.
 ///
 /// # Errors
 /// When an address, directory or store cannot be used; nothing is bound or started then.
-pub async fn serve(_config: Config) -> anyhow::Result<()> {
-    Ok(())
+pub async fn serve(config: Config) -> anyhow::Result<()> {
+    config.check_bind()?;
+    let address = (config.host.trim_matches(['[', ']']), config.port);
+    let listener = TcpListener::bind(address).await.with_context(|| {
+        format!("cannot listen on {}:{}; choose another address with AGENTICORE_HOST and AGENTICORE_PORT", address.0, address.1)
+    })?;
+    let bound = listener
+        .local_addr()
+        .context("the bound address is unknown")?;
+    // The handlers are there before the address is told, so that a signal that follows at once is not lost.
+    let signals = Signals::listen()?;
+    let host = Host::start(config).await?;
+    eprintln!("agenticore listening on {}", url(bound));
+    host.serve(listener, signals).await
+}
+
+fn url(address: SocketAddr) -> String {
+    format!("http://{address}")
 }
 
 /// Runs one job in this process, without a server, and hands every event to `watch` as it comes.
@@ -18,9 +62,248 @@ pub async fn serve(_config: Config) -> anyhow::Result<()> {
 /// # Errors
 /// When the request is refused or the store cannot be used.
 pub async fn run_local(
-    _config: Config,
-    _request: RequestBody,
-    _watch: impl FnMut(&Event) + Send,
+    config: Config,
+    request: RequestBody,
+    mut watch: impl FnMut(&Event) + Send,
 ) -> anyhow::Result<Record> {
-    Ok(Record::default())
+    // A store of its own: the jobs of the user's server are not this run's business, and may be in use.
+    let local = config.home.join("local");
+    std::fs::create_dir_all(&local)
+        .with_context(|| format!("cannot create {}", local.display()))?;
+    let store = tempfile::Builder::new()
+        .prefix("run-")
+        .tempdir_in(&local)
+        .context("cannot make a store for this run")?;
+    let config = Config {
+        jobs_dir: store.path().to_owned(),
+        ..config
+    };
+    let host = Host::start(config).await?;
+    let worker = tokio::spawn(worker::run(host.pod.clone(), host.shutdown.clone()));
+    let _abort = AbortOnDrop(worker.abort_handle());
+    let id = host.service.submit(request).await?.id.parse()?;
+    let queue = &host.pod.queue;
+    let mut changes = queue.watch(id).await?;
+    let mut cursor = Cursor::default();
+    loop {
+        let (events, next) = queue.events(id, cursor).await?;
+        cursor = next;
+        let ended = events
+            .iter()
+            .any(|event| matches!(event.body, EventBody::End { .. }));
+        events.iter().for_each(&mut watch);
+        if ended {
+            return Ok(queue.get(id).await?);
+        }
+        if events.is_empty() {
+            changes.changed().await.context("the store is gone")?;
+        }
+    }
+}
+
+struct AbortOnDrop(tokio::task::AbortHandle);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// A started pod.
+struct Host {
+    pod: Arc<Pod>,
+    service: Service,
+    shutdown: Shutdown,
+    warm: CancellationToken,
+    _reaper: process::Reaper,
+}
+
+impl Host {
+    /// Opens everything a pod needs. Agents that an earlier life of this pod left behind are killed before any job can run again.
+    async fn start(config: Config) -> anyhow::Result<Self> {
+        let config = Arc::new(config);
+        let reaper = process::init()?;
+        let jobs_dir = config.jobs_dir.clone();
+        let queue = tokio::task::spawn_blocking(move || Embedded::open(&jobs_dir)).await??;
+        let instance = Instance::of(&config.jobs_dir, config.pod_name.as_str());
+        let stale = process::sweep_stale(&instance).await;
+        if stale.killed > 0 {
+            tracing::warn!(
+                killed = stale.killed,
+                "killed processes that an earlier server had left behind"
+            );
+        }
+        let pod = Arc::new(Pod {
+            queue: Arc::new(queue),
+            profiles: Arc::new(ProfileStore::new(profile_roots(&config))?),
+            plugins: Arc::new(Plugins::new(&config)?),
+            repos: repositories(&config, &instance),
+            instance,
+            config,
+        });
+        // Nobody runs yet, so whatever is there was left behind.
+        drop(std::fs::remove_dir_all(pod.temp_root()));
+        let (shutdown, warm) = (Shutdown::default(), CancellationToken::new());
+        let service = Service::new(pod.clone(), shutdown.stop_claiming.clone(), warm.clone());
+        Ok(Self {
+            pod,
+            service,
+            shutdown,
+            warm,
+            _reaper: reaper,
+        })
+    }
+
+    async fn serve(self, listener: TcpListener, mut signals: Signals) -> anyhow::Result<()> {
+        let (pod, warm) = (self.pod.clone(), self.warm.clone());
+        let prewarm = tokio::spawn(async move {
+            pod.plugins.prewarm().await;
+            warm.cancel();
+        });
+        let worker = tokio::spawn(worker::run(self.pod.clone(), self.shutdown.clone()));
+        let sweeper = tokio::spawn(sweep(self.pod.clone()));
+        let closed = CancellationToken::new();
+        let router =
+            api::router(self.service.clone()).into_make_service_with_connect_info::<SocketAddr>();
+        let http =
+            axum::serve(listener, router).with_graceful_shutdown(closed.clone().cancelled_owned());
+        let http = tokio::spawn(http.into_future());
+
+        let signal = signals.next().await;
+        tracing::info!(signal, "stopping: no more jobs are claimed");
+        self.drain(worker, &mut signals).await;
+        closed.cancel();
+        prewarm.abort();
+        sweeper.abort();
+        if let Ok(served) = tokio::time::timeout(CONNECTION_GRACE, http).await {
+            served
+                .context("the HTTP task panicked")?
+                .context("the HTTP server failed")?;
+        }
+        Ok(())
+    }
+
+    /// Lets jobs end, then hands the rest back to the queue. A second signal hands them back at once.
+    async fn drain(&self, worker: tokio::task::JoinHandle<()>, signals: &mut Signals) {
+        self.shutdown.stop_claiming.cancel();
+        let mut worker = pin!(worker);
+        tokio::select! {
+            _ = &mut worker => return,
+            () = tokio::time::sleep(self.pod.config.drain_timeout) => {}
+            _ = signals.next() => {}
+        }
+        tracing::info!("handing running jobs back to the queue");
+        self.shutdown.hand_off.cancel();
+        if tokio::time::timeout(HAND_OFF_TIME, worker).await.is_err() {
+            tracing::error!(
+                "not every job could be handed off in time; the next start goes on with them"
+            );
+        }
+    }
+}
+
+async fn sweep(pod: Arc<Pod>) {
+    let mut tick = tokio::time::interval(SWEEP_EVERY);
+    loop {
+        tick.tick().await;
+        match pod.queue.sweep(Timestamp::now()).await {
+            Ok(forgotten) => {
+                for record in forgotten {
+                    release(&pod, &record).await;
+                }
+            }
+            Err(error) => tracing::error!(%error, "cannot look for jobs whose time is over"),
+        }
+    }
+}
+
+/// Removes the directories of a job that is forgotten.
+async fn release(pod: &Pod, record: &Record) {
+    let job = &record.id;
+    let removed = match crate::git::RepoUrl::stored(&record.repo_url) {
+        Ok(url) if !record.repo_url.is_empty() => {
+            let never = CancellationToken::new();
+            pod.repos
+                .remove(&url, job, crate::git::Watch::quiet(&never))
+                .await
+        }
+        _ => pod.repos.remove_scratch(job).await,
+    };
+    if let Err(error) = removed {
+        tracing::warn!(job, %error, "cannot remove the directory of a forgotten job");
+    }
+    if let Some(root) = &pod.config.shared_root {
+        let dir = root.join("jobs").join(job);
+        match tokio::fs::remove_dir_all(&dir).await {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                tracing::warn!(job, %error, "cannot remove the configuration of a forgotten job");
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Later roots win.
+fn profile_roots(config: &Config) -> Vec<ProfileRoot> {
+    let mut roots = vec![ProfileRoot::bundled()];
+    roots.extend(
+        config
+            .extra_profiles
+            .clone()
+            .map(|path| ProfileRoot::folder(Source::AgentiHooks, path)),
+    );
+    roots.push(ProfileRoot::folder(
+        Source::User,
+        config.home.join("profiles"),
+    ));
+    roots.extend(
+        config
+            .shared_root
+            .as_ref()
+            .map(|root| ProfileRoot::folder(Source::Shared, root.join("profiles"))),
+    );
+    roots
+}
+
+fn repositories(config: &Config, instance: &Instance) -> RepoCache {
+    let mut options = GitOptions::new(instance.clone(), std::env::vars_os());
+    options.allow_file = config.is_loopback();
+    options.credentials = match &config.github_token {
+        Some(token) => Arc::new(HostToken {
+            authority: "github.com".into(),
+            token: token.clone(),
+        }),
+        None => Arc::new(NoCredentials),
+    };
+    let lock = Arc::new(FlockLock::new(config.repos_root.clone()));
+    // What the host itself puts into a work directory must never land in a commit.
+    RepoCache::new(
+        config.repos_root.clone(),
+        Git::new(options),
+        lock,
+        &["/.agenticore/", "/.agenticore-tmp.*"],
+    )
+}
+
+/// The signals that stop a server.
+struct Signals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn listen() -> anyhow::Result<Self> {
+        let listen = |kind| signal(kind).context("cannot listen for signals");
+        Ok(Self {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
 }

@@ -5,16 +5,23 @@ use std::sync::Arc;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
+use jiff::Timestamp;
+use serde_json::Value;
+
 use crate::config::Config;
-use crate::job::{BadRequest, Record, RequestBody};
+use crate::git::UrlPolicy;
+use crate::job::{BadRequest, Job, JobId, Record, RequestBody, RequestPolicy};
+use crate::pod::Pod;
+use crate::profile::Profile;
 use crate::queue::{Queue, QueueError};
 
 /// A running server's core.
 #[derive(Clone)]
 pub struct Service {
-    config: Arc<Config>,
-    queue: Arc<dyn Queue>,
+    pod: Arc<Pod>,
     stopping: CancellationToken,
+    /// Cancelled once every bundled plugin is loaded.
+    warm: CancellationToken,
 }
 
 /// Why a request was not accepted.
@@ -73,16 +80,26 @@ pub struct Check {
 }
 
 impl Service {
+    /// The core over a pod. `stopping` is cancelled when the server begins to stop, `warm` once its plugins are loaded.
+    #[must_use]
+    pub fn new(pod: Arc<Pod>, stopping: CancellationToken, warm: CancellationToken) -> Self {
+        Self {
+            pod,
+            stopping,
+            warm,
+        }
+    }
+
     /// The settings.
     #[must_use]
     pub fn config(&self) -> &Config {
-        &self.config
+        &self.pod.config
     }
 
     /// The queue.
     #[must_use]
     pub fn queue(&self) -> &dyn Queue {
-        &*self.queue
+        &*self.pod.queue
     }
 
     /// Cancelled when the server begins to stop: streams end within a second then.
@@ -95,20 +112,152 @@ impl Service {
     ///
     /// # Errors
     /// [`SubmitError`]; nothing is stored then.
-    pub async fn submit(&self, _body: RequestBody) -> Result<Record, SubmitError> {
-        Err(SubmitError::Stopping)
+    pub async fn submit(&self, body: RequestBody) -> Result<Record, SubmitError> {
+        if self.stopping.is_cancelled() {
+            return Err(SubmitError::Stopping);
+        }
+        let config = &self.pod.config;
+        let policy = RequestPolicy {
+            urls: UrlPolicy {
+                allow_file: config.is_loopback(),
+            },
+            default_profile: config.default_profile.clone(),
+            ttl_seconds: config.job_ttl.as_secs(),
+        };
+        let request = body.parse(&policy)?;
+        let profile = self.profile(request.profile.as_str()).await?;
+        self.check(&profile).await?;
+        let job = Job::new(JobId::random(), request, Timestamp::now());
+        tracing::info!(job = %job.id, profile = %profile.name, "job accepted");
+        Ok(self.pod.queue.submit(job).await?)
+    }
+
+    async fn profile(&self, name: &str) -> Result<Arc<Profile>, SubmitError> {
+        let (profiles, name) = (self.pod.profiles.clone(), name.to_owned());
+        let broken = |name: &str, problem: String| SubmitError::BrokenProfile {
+            name: name.to_owned(),
+            problem,
+        };
+        let looked = tokio::task::spawn_blocking(move || match profiles.load(&name) {
+            Ok(profile) => Ok(profile),
+            Err(error) if error.is_unknown() => {
+                let known: Vec<String> = profiles
+                    .list()
+                    .into_iter()
+                    .filter(|p| p.error.is_none())
+                    .map(|p| p.name)
+                    .collect();
+                Err(SubmitError::UnknownProfile {
+                    name,
+                    known: known.join(", "),
+                })
+            }
+            Err(error) => Err(SubmitError::BrokenProfile {
+                name,
+                problem: error.full_message(),
+            }),
+        });
+        looked
+            .await
+            .unwrap_or_else(|e| Err(broken("", e.to_string())))
+    }
+
+    /// What can be known to be wrong before the job runs.
+    async fn check(&self, profile: &Profile) -> Result<(), SubmitError> {
+        let config = &self.pod.config;
+        let name = profile.name.to_string();
+        if profile.local_only && !config.is_loopback() && !config.allow_local_profiles {
+            return Err(SubmitError::LocalOnly(name));
+        }
+        let references =
+            std::iter::once(&profile.plugin).chain(profile.hooks.iter().map(|hook| &hook.plugin));
+        for reference in references {
+            let checked = async {
+                let plugin = self
+                    .pod
+                    .plugins
+                    .load(reference)
+                    .await
+                    .map_err(|e| e.to_string())?;
+                match plugin.config_schema() {
+                    Some(schema) => check_schema(schema, &reference.config),
+                    None => Ok(()),
+                }
+            };
+            checked
+                .await
+                .map_err(|problem| SubmitError::BrokenProfile {
+                    name: name.clone(),
+                    problem,
+                })?;
+        }
+        Ok(())
     }
 
     /// Every profile, broken ones with their error.
-    pub async fn profiles(&self) -> Vec<serde_json::Value> {
-        Vec::new()
+    pub async fn profiles(&self) -> Vec<Value> {
+        let profiles = self.pod.profiles.clone();
+        let listed = tokio::task::spawn_blocking(move || profiles.list())
+            .await
+            .unwrap_or_default();
+        listed
+            .into_iter()
+            .filter_map(|summary| serde_json::to_value(summary).ok())
+            .collect()
     }
 
     /// Whether the server should get traffic.
     pub async fn readiness(&self) -> Readiness {
+        let depth = self.pod.queue.depth().await;
+        let claiming = !self.stopping.is_cancelled();
+        let warm = self.warm.is_cancelled();
+        let checks = vec![
+            Check {
+                name: "claiming",
+                ok: claiming,
+                detail: if claiming {
+                    "takes jobs"
+                } else {
+                    "is stopping and takes no jobs"
+                }
+                .into(),
+            },
+            Check {
+                name: "plugins",
+                ok: warm,
+                detail: if warm {
+                    "the bundled plugins are loaded"
+                } else {
+                    "the bundled plugins are being loaded"
+                }
+                .into(),
+            },
+            Check {
+                name: "queue",
+                ok: true,
+                detail: format!(
+                    "{} queued, {} running, {} slots",
+                    depth.queued, depth.running, self.pod.config.max_parallel_jobs
+                ),
+            },
+        ];
         Readiness {
-            ready: true,
-            checks: Vec::new(),
+            ready: checks.iter().all(|check| check.ok),
+            checks,
         }
+    }
+}
+
+/// Checks a profile's `plugin.config` against the schema of its plugin.
+fn check_schema(schema: &Value, config: &Value) -> Result<(), String> {
+    let validator = jsonschema::draft202012::new(schema).map_err(|e| {
+        format!("the plugin's configuration schema is not a valid JSON Schema: {e}")
+    })?;
+    match validator.iter_errors(config).next() {
+        None => Ok(()),
+        Some(error) => Err(format!(
+            "`plugin.config{}` of profile.yml: {error}",
+            error.instance_path()
+        )),
     }
 }

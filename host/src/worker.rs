@@ -1,1 +1,93 @@
-//! (see below)
+//! One pod's loop: permit, claim, run; and how it stops.
+//!
+//! A permit is taken before a job is claimed, so a pod never holds a job that it cannot run. Every run is a task of the loop's own
+//! set; a run that panics is recorded as failed and the loop goes on.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
+
+use crate::job::{Failure, FailureClass, Outcome};
+use crate::pipeline;
+use crate::pod::Pod;
+use crate::queue::{Claim, QueueError};
+
+/// How long the loop waits after the store failed.
+const PAUSE_AFTER_ERROR: Duration = Duration::from_secs(1);
+
+/// When a pod stops, and how hard.
+#[derive(Debug, Clone, Default)]
+pub struct Shutdown {
+    /// No more jobs are claimed.
+    pub stop_claiming: CancellationToken,
+    /// Running jobs are handed back to the queue.
+    pub hand_off: CancellationToken,
+}
+
+/// Claims and runs jobs until `shutdown.stop_claiming`, then waits for the jobs that run.
+pub async fn run(pod: Arc<Pod>, shutdown: Shutdown) {
+    let permits = Arc::new(Semaphore::new(pod.config.max_parallel_jobs));
+    let mut runs = JoinSet::new();
+    loop {
+        let permit = tokio::select! {
+            biased;
+            () = shutdown.stop_claiming.cancelled() => break,
+            permit = permits.clone().acquire_owned() => permit,
+        };
+        let claimed = tokio::select! {
+            biased;
+            () = shutdown.stop_claiming.cancelled() => break,
+            claimed = pod.queue.claim(&pod.config.pod_name) => claimed,
+        };
+        match claimed {
+            Ok(claim) => {
+                let span =
+                    tracing::info_span!("job", job = %claim.job.id, attempt = claim.job.attempt);
+                let run = run_one(pod.clone(), claim, shutdown.hand_off.clone());
+                runs.spawn(
+                    async move {
+                        run.await;
+                        drop(permit);
+                    }
+                    .instrument(span),
+                );
+            }
+            Err(error) => {
+                tracing::error!(%error, "cannot claim a job; trying again");
+                tokio::time::sleep(PAUSE_AFTER_ERROR).await;
+            }
+        }
+        while runs.try_join_next().is_some() {}
+    }
+    while runs.join_next().await.is_some() {}
+}
+
+async fn run_one(pod: Arc<Pod>, claim: Claim, hand_off: CancellationToken) {
+    let (lease, run) = (claim.lease.clone(), claim.job.run.clone());
+    let ended = AssertUnwindSafe(pipeline::run(&pod, claim, hand_off))
+        .catch_unwind()
+        .await;
+    if ended.is_err() {
+        tracing::error!("the run of this job panicked");
+        let failure = Failure::new(
+            FailureClass::Host,
+            "the server met a defect of its own while it ran this job",
+            "report it with the server's log; the job can be submitted again",
+        );
+        let recorded = pod
+            .queue
+            .finish(&lease, &run, Outcome::Failed(failure))
+            .await;
+        if let Err(error) = recorded
+            && !matches!(error, QueueError::LostClaim(_))
+        {
+            tracing::error!(%error, "and its end could not be recorded; it is run again when the server starts anew");
+        }
+    }
+}

@@ -1,1 +1,67 @@
-//! (see below)
+//! What the end-to-end suites stand on: a [`World`] that runs the real binary in a home of its own.
+//!
+//! A test does what a user does (HTTP requests, commands, signals) and looks at what a user sees (answers, streams, exit codes,
+//! files). Nothing here reaches into the server. Tests wait for conditions with [`until`], never for a time to pass.
+//!
+//! - [`World`], [`Builder`]: the server, its home, restarts and kills.
+//! - [`Reply`], [`Sse`]: REST and the event stream. [`Cli`]: the command line.
+//! - [`Gate`]: holds a job in the middle of its run. [`Repo`]: a git repository on disk.
+//! - [`ScriptedAgent`]: a program in the agent's place. [`Model`]: a scripted model service for the real agent CLI.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a helper of tests fails by panicking"
+)]
+
+mod agent;
+mod binary;
+mod cli;
+mod events;
+mod gate;
+mod http;
+mod model;
+mod processes;
+mod repo;
+mod server;
+mod skip;
+mod world;
+
+pub use agent::ScriptedAgent;
+pub use cli::{Cli, Running};
+pub use events::{Frame, Sse};
+pub use gate::Gate;
+pub use http::{Reply, raw};
+pub use model::{Model, Turn};
+pub use processes::{is_alive, peak_memory, resident_memory};
+pub use repo::Repo;
+pub use skip::skip;
+pub use world::{Builder, World};
+
+use std::future::Future;
+use std::time::{Duration, Instant};
+
+/// How long a condition may take to become true before a test gives up.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Asks again and again until `probe` gives a value.
+///
+/// # Panics
+/// When [`PATIENCE`] runs out; the message names `what` was waited for.
+pub async fn until<T, F>(what: &str, mut probe: impl FnMut() -> F) -> T
+where
+    F: Future<Output = Option<T>>,
+{
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(value) = probe().await {
+            return value;
+        }
+        assert!(
+            Instant::now() < deadline,
+            "gave up after {} s: {what}",
+            PATIENCE.as_secs()
+        );
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}

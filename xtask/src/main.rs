@@ -1,2 +1,56 @@
-//! The developer's commands.
-fn main() {}
+//! The developer's commands, called as `cargo xtask COMMAND`.
+//!
+//! This crate is the first thing that is compiled in a fresh clone, so it stands on the standard library and `anyhow` alone. It
+//! starts cargo, the product's binary and the tests crate; what they do is theirs.
+
+mod bench;
+mod demo;
+mod gates;
+mod plugins;
+mod sh;
+mod test;
+mod totals;
+
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+
+const USAGE: &str = "\
+The developer's commands.
+
+usage: cargo xtask COMMAND
+
+  plugins             build the WebAssembly plugins into plugins/dist
+  build [--release]   build the plugins, then the agenticore binary
+  demo                start a server, run a job on it, show what it did
+  test [--only NAME]  everything that must be green; NAME is a section (see its headings) or part of a test's name
+  bench [ARG..]       build a release and measure it; --json prints one object, --only ROW measures one row
+";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match command(&words) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn command(words: &[&str]) -> Result<ExitCode> {
+    match words {
+        ["plugins"] => plugins::build()?,
+        ["build"] => sh::build_binary(false)?,
+        ["build", "--release"] => sh::build_binary(true)?,
+        ["demo"] => demo::run()?,
+        ["test"] => return test::run(None),
+        ["test", "--only", name] => return test::run(Some(name)),
+        ["bench", rest @ ..] => bench::run(rest)?,
+        ["help" | "--help" | "-h"] => print!("{USAGE}"),
+        [] => bail!("no command given\n\n{USAGE}"),
+        other => bail!("`{}` is no command\n\n{USAGE}", other.join(" ")),
+    }
+    Ok(ExitCode::SUCCESS)
+}

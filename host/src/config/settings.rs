@@ -183,12 +183,12 @@ pub const SETTINGS: &[Setting] = &[
         "AGENTICORE_SECRETS",
         "plugins.secrets",
         "",
-        "Names of environment variables of the server, comma-separated, that profiles may grant to agents as secrets, beside those that the bundled plugins ask for.",
+        "Names of environment variables of the server, comma-separated, that profiles may grant to agents as secrets, beside those of the default plugin block.",
     ),
     row(
         "AGENTICORE_GRANTS",
         "plugins.ceiling",
-        "(what the bundled plugins ask for)",
+        "(everything but secrets that are not listed)",
         "The operator's ceiling: capabilities that profiles may grant, `KIND:NAME` each, comma-separated. `program:NAME` lets a plugin start that program.",
     ),
     row(

@@ -3,14 +3,17 @@
 use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use url::{Host, Url};
 
-/// The longest address, in bytes.
-const MAX_BYTES: usize = 2048;
+pub use invalid::InvalidUrl;
+use invalid::MAX_BYTES;
+
+mod invalid;
 
 /// Which addresses a submitter may name.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -35,7 +38,10 @@ pub enum Transport {
 /// The address of a repository. It never holds a password or a token, so it may be stored, logged and shown.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct RepoUrl {
+pub struct RepoUrl(Arc<Address>);
+
+#[derive(PartialEq, Eq, Hash, PartialOrd, Ord)]
+struct Address {
     text: String,
     transport: Transport,
     /// Host and port as in the address; empty for `file://`.
@@ -50,60 +56,6 @@ pub struct UrlCredentials {
     pub username: SecretString,
     /// The part after the colon; empty if there is none.
     pub password: SecretString,
-}
-
-/// An address that is refused. No message repeats the address, because it may hold credentials.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum InvalidUrl {
-    /// Empty, or nothing but blanks.
-    #[error("the repository address is empty")]
-    Empty,
-    /// Longer than [`MAX_BYTES`].
-    #[error("the repository address is longer than {MAX_BYTES} bytes")]
-    TooLong,
-    /// It starts with a dash, or its host, user or path does: git or ssh would read an option.
-    #[error("the repository address must not hold a part that starts with `-`")]
-    Option,
-    /// It holds a blank or a control character.
-    #[error("the repository address must not hold blanks, control characters or backslashes")]
-    Character,
-    /// `helper::address`.
-    #[error(
-        "git remote helpers (`helper::address`) are not allowed: use https://, ssh:// or user@host:path"
-    )]
-    Helper,
-    /// A scheme we do not know.
-    #[error(
-        "this kind of repository address is not supported: use https://, ssh:// or user@host:path"
-    )]
-    Scheme,
-    /// `http://` to another machine.
-    #[error(
-        "http:// is only allowed to a loopback address, because it sends credentials in the clear: use https://"
-    )]
-    PlainHttp,
-    /// `file://` where the server does not allow it.
-    #[error(
-        "file:// addresses are only allowed on a local server; this one listens to others: push the repository to a git host"
-    )]
-    File,
-    /// `file://host/path` or a relative path.
-    #[error("a file:// address needs an absolute path, such as file:///home/me/project")]
-    FilePath,
-    /// There is no host.
-    #[error("the repository address has no valid host")]
-    Host,
-    /// There is no path.
-    #[error("the repository address names no repository: it ends after the host")]
-    Path,
-    /// It has a query or a fragment.
-    #[error("the repository address must not have a query (`?`) or a fragment (`#`)")]
-    Query,
-    /// It holds a password or token.
-    #[error(
-        "the repository address holds credentials: leave them out and give the server a token (GITHUB_TOKEN) instead"
-    )]
-    Credentials,
 }
 
 impl RepoUrl {
@@ -128,7 +80,7 @@ impl RepoUrl {
         policy: &UrlPolicy,
     ) -> Result<(Self, Option<UrlCredentials>), InvalidUrl> {
         let (url, credentials) = parse(text)?;
-        match url.transport {
+        match url.0.transport {
             Transport::File if !policy.allow_file => Err(InvalidUrl::File),
             _ => Ok((url, credentials)),
         }
@@ -146,38 +98,38 @@ impl RepoUrl {
     /// The address as git takes it.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        &self.text
+        &self.0.text
     }
 
     /// How git reaches it.
     #[must_use]
     pub fn transport(&self) -> Transport {
-        self.transport
+        self.0.transport
     }
 
     /// Host, and port where the address has one: what a credential is asked for. None for `file://`.
     #[must_use]
     pub fn authority(&self) -> Option<&str> {
-        (!self.authority.is_empty()).then_some(self.authority.as_str())
+        (!self.0.authority.is_empty()).then_some(self.0.authority.as_str())
     }
 
     /// The path on the host, without slashes at its ends and without `.git`, such as `owner/name`.
     #[must_use]
     pub fn repository(&self) -> &str {
-        let path = self.path.trim_matches('/');
+        let path = self.0.path.trim_matches('/');
         path.strip_suffix(".git").unwrap_or(path)
     }
 
     /// The local directory behind a `file://` address.
     #[must_use]
     pub fn local_path(&self) -> Option<PathBuf> {
-        (self.transport == Transport::File).then(|| PathBuf::from(&self.path))
+        (self.0.transport == Transport::File).then(|| PathBuf::from(&self.0.path))
     }
 
     /// The name of its folder in the cache: the first 12 hexadecimal digits of the SHA-256 of the address.
     #[must_use]
     pub fn key(&self) -> String {
-        let digest = Sha256::digest(self.text.as_bytes());
+        let digest = Sha256::digest(self.0.text.as_bytes());
         digest
             .iter()
             .take(6)
@@ -236,12 +188,12 @@ fn file(path: &str) -> Result<(RepoUrl, Option<UrlCredentials>), InvalidUrl> {
         path => path.to_owned(),
     };
     Ok((
-        RepoUrl {
+        RepoUrl(Arc::new(Address {
             text: format!("file://{path}"),
             transport: Transport::File,
             authority: String::new(),
             path,
-        },
+        })),
         None,
     ))
 }
@@ -285,12 +237,12 @@ fn with_scheme(text: &str) -> Result<(RepoUrl, Option<UrlCredentials>), InvalidU
         user => format!("{user}@"),
     };
     Ok((
-        RepoUrl {
+        RepoUrl(Arc::new(Address {
             text: format!("{scheme}://{user}{authority}{path}"),
             transport,
             authority,
             path,
-        },
+        })),
         credentials,
     ))
 }
@@ -360,12 +312,12 @@ fn scp_like(text: &str) -> Result<(RepoUrl, Option<UrlCredentials>), InvalidUrl>
     let user = user.map(|user| format!("{user}@")).unwrap_or_default();
     let text = format!("{user}{host}:{path}");
     Ok((
-        RepoUrl {
+        RepoUrl(Arc::new(Address {
             text,
             transport: Transport::Ssh,
             authority: host,
             path: path.to_owned(),
-        },
+        })),
         None,
     ))
 }
@@ -397,19 +349,19 @@ impl TryFrom<String> for RepoUrl {
 
 impl From<RepoUrl> for String {
     fn from(url: RepoUrl) -> String {
-        url.text
+        url.0.text.clone()
     }
 }
 
 impl fmt::Display for RepoUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&self.text)
+        f.pad(&self.0.text)
     }
 }
 
 impl fmt::Debug for RepoUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "RepoUrl({})", self.text)
+        write!(f, "RepoUrl({})", self.0.text)
     }
 }
 

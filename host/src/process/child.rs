@@ -184,27 +184,7 @@ impl Spawn {
         stderr: impl Sink + 'static,
     ) -> Result<Child, SpawnError> {
         self.check()?;
-        let program = lookup::program(
-            &self.program,
-            self.env.get(OsStr::new("PATH")).map(OsString::as_os_str),
-            &self.cwd,
-        )?;
-        let mut command = Command::new(&program);
-        command
-            .args(&self.arguments)
-            .env_clear()
-            .envs(&self.env)
-            .env(JOB_VARIABLE, self.marker.to_string());
-        command
-            .current_dir(&self.cwd)
-            .process_group(0)
-            .kill_on_drop(true);
-        command.stdin(if self.stdin.is_some() {
-            Stdio::piped()
-        } else {
-            Stdio::null()
-        });
-        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let (program, mut command) = self.command()?;
         let (mut process, registration) =
             registry::spawn(&mut command).map_err(|e| self.explain(e, program))?;
         let pid = process.id().unwrap_or_default();
@@ -239,6 +219,31 @@ impl Spawn {
             ended,
             kill: kill.drop_guard(),
         })
+    }
+
+    fn command(&self) -> Result<(PathBuf, Command), SpawnError> {
+        let program = lookup::program(
+            &self.program,
+            self.env.get(OsStr::new("PATH")).map(OsString::as_os_str),
+            &self.cwd,
+        )?;
+        let mut command = Command::new(&program);
+        command
+            .args(&self.arguments)
+            .env_clear()
+            .envs(&self.env)
+            .env(JOB_VARIABLE, self.marker.to_string());
+        command
+            .current_dir(&self.cwd)
+            .process_group(0)
+            .kill_on_drop(true);
+        command.stdin(if self.stdin.is_some() {
+            Stdio::piped()
+        } else {
+            Stdio::null()
+        });
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        Ok((program, command))
     }
 
     fn check(&self) -> Result<(), SpawnError> {

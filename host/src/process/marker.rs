@@ -35,6 +35,13 @@ impl Instance {
     }
 }
 
+impl fmt::Display for Instance {
+    /// Sixteen hexadecimal digits.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 /// The mark of one attempt of one job.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct JobMarker {

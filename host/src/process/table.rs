@@ -6,7 +6,9 @@
 use std::fs::{self, File};
 use std::io::{self, Read};
 
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, pidfd_send_signal};
+use rustix::process::{
+    Pid, PidfdFlags, Signal, kill_process, kill_process_group, pidfd_open, pidfd_send_signal,
+};
 
 /// Longest environment block that is searched, in bytes. The system's own limit for one is 6 MiB or less.
 const MAX_ENVIRONMENT: u64 = 8 * 1024 * 1024;
@@ -51,7 +53,28 @@ pub(super) fn entries() -> impl Iterator<Item = Entry> {
 
 /// One process, if it exists.
 pub(super) fn entry(pid: u32) -> Option<Entry> {
-    parse(pid, &fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+    // The kernel writes the line whole, and it is always shorter.
+    let mut line = [0; 1024];
+    let length = File::open(format!("/proc/{pid}/stat"))
+        .and_then(|mut file| file.read(&mut line))
+        .ok()?;
+    parse(pid, &String::from_utf8_lossy(line.get(..length)?))
+}
+
+/// The pid that was given last: the last field of `/proc/loadavg`.
+pub(super) fn newest_pid() -> Option<u32> {
+    fs::read_to_string("/proc/loadavg")
+        .ok()?
+        .split_ascii_whitespace()
+        .next_back()?
+        .parse()
+        .ok()
+}
+
+/// Kills a process group. The caller has just seen that its leader belongs to it.
+pub(super) fn kill_group(leader: u32) -> io::Result<()> {
+    let group = as_pid(leader).ok_or(io::ErrorKind::NotFound)?;
+    Ok(kill_process_group(group, Signal::KILL)?)
 }
 
 /// `PID (NAME) STATE PPID PGRP ...`, where the name may hold anything, even parentheses; field 22 is the start time.

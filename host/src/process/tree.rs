@@ -2,7 +2,8 @@
 //!
 //! A process belongs to it if it descends from the job's root, is in the root's process group, carries the job's marker, or was
 //! seen to belong before. Killing one by one loses against programs that start new processes meanwhile, so all are stopped
-//! first: a stopped process starts nothing. Only when a whole pass over the table meets nobody new are they killed.
+//! first: a stopped process starts nothing. When a pass over the table meets nobody new, or several passes have not helped, they
+//! are killed. What runs away from pass to pass, by starting its successor and ending, is hunted where new pids appear.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::thread::sleep;
@@ -19,7 +20,13 @@ use super::table::{self, Entry, Identity};
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The limit on passes that meet somebody new, before they are killed all the same.
-const MAX_FREEZING_PASSES: usize = 100;
+const FREEZING_PASSES: usize = 4;
+
+/// How long new pids are watched at a time.
+const HUNT: Duration = Duration::from_millis(100);
+
+/// How far around the newest pid they are looked for.
+const HUNTING_GROUND: u32 = 24;
 
 /// What killing a tree did.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -65,30 +72,39 @@ impl Tree {
     pub(super) fn kill(&mut self) -> KillReport {
         let deadline = Instant::now() + PATIENCE;
         let mut killed = BTreeSet::new();
-        let mut pause = Duration::from_millis(1);
-        loop {
-            let living = self.freeze();
-            if living.is_empty() || Instant::now() > deadline {
-                let survivors = living.into_iter().map(|identity| identity.pid).collect();
+        let mut empty = 0;
+        for round in 0.. {
+            let (living, at_rest) = self.freeze();
+            // Once there was somebody, one look is not enough: a runner may have slipped through it.
+            empty = if living.is_empty() { empty + 1 } else { 0 };
+            if empty > usize::from(!killed.is_empty()) {
+                break;
+            }
+            for identity in &living {
+                self.strike(*identity, &mut killed);
+            }
+            if !at_rest || (round > 1 && !living.is_empty()) {
+                self.hunt(&mut killed);
+            }
+            if Instant::now() > deadline {
+                let survivors = self.living();
                 return KillReport {
                     killed: killed.len(),
                     survivors,
                 };
             }
-            for identity in living {
-                if table::send(identity, Signal::KILL).is_ok() {
-                    killed.insert(identity);
-                }
-            }
-            sleep(pause);
-            pause = (pause * 2).min(Duration::from_millis(50));
+            sleep(Duration::from_millis(1 << round.min(5)));
+        }
+        KillReport {
+            killed: killed.len(),
+            survivors: Vec::new(),
         }
     }
 
-    /// Stops all, pass by pass until one meets nobody new, and gives back those that live.
-    fn freeze(&mut self) -> Vec<Identity> {
+    /// Stops all, and gives back those that live and whether the last pass met nobody new.
+    fn freeze(&mut self) -> (Vec<Identity>, bool) {
         let mut living = Vec::new();
-        for _ in 0..MAX_FREEZING_PASSES {
+        for _ in 0..FREEZING_PASSES {
             living.clear();
             let mut news = false;
             for entry in table::entries() {
@@ -96,21 +112,54 @@ impl Tree {
                     continue;
                 }
                 living.push(entry.identity);
-                let new = self.known.insert(entry.pid(), entry.identity.started)
-                    != Some(entry.identity.started);
-                let root = Some(entry.identity) == self.root;
-                if !matches!(entry.state, b'T' | b't')
-                    && (new || root)
-                    && table::send(entry.identity, Signal::STOP).is_ok()
-                {
-                    news |= new;
+                news |= self.know(entry.identity);
+                if !matches!(entry.state, b'T' | b't') {
+                    // It may be gone, which is as good.
+                    let _ = table::send(entry.identity, Signal::STOP);
                 }
             }
             if !news {
-                break;
+                return (living, true);
             }
         }
-        living
+        (living, false)
+    }
+
+    /// Kills whoever belongs and shows up among the newest pids.
+    fn hunt(&mut self, killed: &mut BTreeSet<Identity>) {
+        let end = Instant::now() + HUNT;
+        while Instant::now() < end {
+            let Some(newest) = table::newest_pid() else {
+                return;
+            };
+            for pid in newest.saturating_sub(HUNTING_GROUND)..newest + HUNTING_GROUND {
+                if let Some(entry) = table::entry(pid)
+                    && self.belongs(&entry)
+                {
+                    self.know(entry.identity);
+                    self.strike(entry.identity, killed);
+                }
+            }
+        }
+    }
+
+    /// Kills one, with its group if it leads one: a child that it has just started is still in there.
+    fn strike(&self, identity: Identity, killed: &mut BTreeSet<Identity>) {
+        let leads = |entry: Entry| {
+            entry.identity == identity
+                && entry.group == identity.pid
+                && Some(entry.group) != self.own_group
+        };
+        let group = table::entry(identity.pid).is_some_and(leads)
+            && table::kill_group(identity.pid).is_ok();
+        if table::send(identity, Signal::KILL).is_ok() || group {
+            killed.insert(identity);
+        }
+    }
+
+    /// Remembers one that belongs. Says whether it is new.
+    fn know(&mut self, identity: Identity) -> bool {
+        self.known.insert(identity.pid, identity.started) != Some(identity.started)
     }
 
     /// Those that live now, without touching them.
@@ -118,7 +167,7 @@ impl Tree {
         let mut living = Vec::new();
         for entry in table::entries() {
             if self.belongs(&entry) {
-                self.known.insert(entry.pid(), entry.identity.started);
+                self.know(entry.identity);
                 living.push(entry.pid());
             }
         }

@@ -3,14 +3,14 @@
 use std::io;
 use std::path::PathBuf;
 
-use super::{NameError, ProfileName};
+use super::{InvalidName, ProfileName};
 
 /// Why a profile cannot be used. Every message names the file and, where there is one, the key; none of them holds a file's content.
 #[derive(Debug, thiserror::Error)]
 pub enum ProfileError {
     /// The text is not a profile's name.
     #[error(transparent)]
-    Name(#[from] NameError),
+    Name(#[from] InvalidName),
     /// No root has a profile of that name.
     #[error("no profile is called `{name}`; {}", list("known are", .known))]
     NotFound {

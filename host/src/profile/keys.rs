@@ -225,7 +225,7 @@ impl<'a> Keys<'a> {
     }
 
     fn parse(&self, key: &str, text: &str) -> Result<ProfileName, ProfileError> {
-        text.parse().map_err(|error: super::NameError| {
+        text.parse().map_err(|error: super::InvalidName| {
             self.wrong(
                 key,
                 format!("the name of one profile ({error})"),

@@ -521,9 +521,8 @@ impl Store {
     }
 
     fn record(&self, entry: &Entry) -> Result<Record, QueueError> {
-        match &guard(&entry.live).job {
-            Some(job) => return Ok(Record::from(job)),
-            None => {}
+        if let Some(job) = &guard(&entry.live).job {
+            return Ok(Record::from(job));
         }
         files::read_record(&self.dir, entry.id)
     }

@@ -1,0 +1,195 @@
+//! What comes in with a request, parsed at the edge: ids in paths, query parameters, bodies.
+
+use axum::body::Bytes;
+use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, StatusCode, Uri, header};
+use axum::response::IntoResponse;
+use serde_json::error::Category;
+
+use super::Shared;
+use super::error::{Code, Problem};
+use crate::job::{JobId, RequestBody};
+
+/// The shortest beginning of an id that is looked up.
+const MIN_PREFIX: usize = 6;
+/// How many jobs an answer about an ambiguous id names.
+const MAX_CANDIDATES: usize = 10;
+
+/// The job a path names: by its id, or by the beginning of it that fits no other job.
+pub(super) struct Target(pub(super) JobId);
+
+impl FromRequestParts<Shared> for Target {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, core: &Shared) -> Result<Self, Problem> {
+        let Path(text) = Path::<String>::from_request_parts(parts, core)
+            .await
+            .map_err(|e| Problem::new(Code::InvalidId, e.body_text()))?;
+        match text.parse() {
+            Ok(id) => Ok(Self(id)),
+            Err(_) => resolve(core, &text).await.map(Self),
+        }
+    }
+}
+
+async fn resolve(core: &Shared, text: &str) -> Result<JobId, Problem> {
+    let prefix = text.to_ascii_lowercase();
+    if prefix.len() < MIN_PREFIX || !begins_an_id(&prefix) {
+        let given: String = text.chars().take(80).collect();
+        return Err(Problem::new(
+            Code::InvalidId,
+            format!(
+                "{given:?} is no job id: it must be a UUID such as 0b6ad2a4-6d0a-4f0e-9a49-3d7f4b8f2c11, or at least the first \
+                 {MIN_PREFIX} characters of one"
+            ),
+        ));
+    }
+    let found = core.queue().find(&prefix, MAX_CANDIDATES).await?;
+    match found.as_slice() {
+        [] => Err(Problem::new(
+            Code::JobNotFound,
+            format!(
+                "no job whose id begins with {prefix}: it never existed or its time to live is over"
+            ),
+        )),
+        [id] => Ok(*id),
+        several => Err(Problem::ambiguous(
+            &prefix,
+            several.iter().map(ToString::to_string).collect(),
+        )),
+    }
+}
+
+/// Whether `text` can be the beginning of a hyphenated UUID.
+fn begins_an_id(text: &str) -> bool {
+    text.len() < 36
+        && text.bytes().enumerate().all(|(i, byte)| match i {
+            8 | 13 | 18 | 23 => byte == b'-',
+            _ => byte.is_ascii_hexdigit(),
+        })
+}
+
+/// The parameters of a query. Empty values count as not given; a name that nothing reads is refused, since a mistyped filter would
+/// otherwise answer with everything.
+pub(super) struct Params(Vec<(String, String)>);
+
+impl Params {
+    /// The parameters of `uri`, each of which must be one of `known` or the key.
+    pub(super) fn parse(uri: &Uri, known: &[&str]) -> Result<Self, Problem> {
+        let Query(pairs) = Query::<Vec<(String, String)>>::try_from_uri(uri)
+            .map_err(|e| Problem::new(Code::InvalidQuery, e.body_text()))?;
+        for (name, _) in &pairs {
+            if name != "api_key" && !known.contains(&name.as_str()) {
+                return Err(Problem::new(
+                    Code::InvalidQuery,
+                    format!(
+                        "unknown parameter {name:?}; known are: {}",
+                        known.join(", ")
+                    ),
+                ));
+            }
+        }
+        Ok(Self(pairs))
+    }
+
+    /// Every value of `name`.
+    pub(super) fn all(&self, name: &str) -> impl Iterator<Item = &str> {
+        let of_name = self
+            .0
+            .iter()
+            .filter(move |(n, v)| n == name && !v.is_empty());
+        of_name.map(|(_, value)| value.as_str())
+    }
+
+    /// The value of `name`, which can be given once.
+    pub(super) fn one(&self, name: &str) -> Result<Option<&str>, Problem> {
+        let mut values = self.all(name);
+        let first = values.next();
+        match values.next() {
+            None => Ok(first),
+            Some(_) => Err(Problem::new(
+                Code::InvalidQuery,
+                format!("the parameter {name} is given twice"),
+            )),
+        }
+    }
+
+    /// The value of `name` as a `T`; `rule` says what is right.
+    pub(super) fn parsed<T: std::str::FromStr>(
+        &self,
+        name: &str,
+        rule: &str,
+    ) -> Result<Option<T>, Problem> {
+        let Some(text) = self.one(name)? else {
+            return Ok(None);
+        };
+        text.parse().map(Some).map_err(|_| bad(name, text, rule))
+    }
+}
+
+/// A parameter whose value does not fit.
+pub(super) fn bad(name: &str, given: &str, rule: &str) -> Problem {
+    let given: String = given.chars().take(80).collect();
+    Problem::new(
+        Code::InvalidQuery,
+        format!("{name} is {given:?}: it must be {rule}"),
+    )
+}
+
+/// The body of `POST /jobs`.
+///
+/// It must be declared as JSON: what a page may send to another origin without asking never is.
+pub(super) struct JobBody(pub(super) RequestBody);
+
+impl FromRequest<Shared> for JobBody {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, core: &Shared) -> Result<Self, Problem> {
+        if !is_json(request.headers()) {
+            return Err(Problem::new(
+                Code::UnsupportedMediaType,
+                "the body must be JSON and say so: send the header Content-Type: application/json",
+            ));
+        }
+        let bytes = Bytes::from_request(request, core).await.map_err(|e| {
+            let too_large = e.into_response().status() == StatusCode::PAYLOAD_TOO_LARGE;
+            if too_large {
+                Problem::new(
+                    Code::PayloadTooLarge,
+                    format!("the body has more than {} bytes", super::MAX_BODY_BYTES),
+                )
+            } else {
+                Problem::new(Code::InvalidJson, "the body did not arrive in whole")
+            }
+        })?;
+        parse(&bytes).map(Self)
+    }
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let value = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|v| v.to_str().ok());
+    let kind = value.and_then(|v| v.split(';').next()).unwrap_or_default();
+    let kind = kind.trim().to_ascii_lowercase();
+    kind == "application/json" || (kind.starts_with("application/") && kind.ends_with("+json"))
+}
+
+fn parse(bytes: &[u8]) -> Result<RequestBody, Problem> {
+    let body = serde_json::from_slice(bytes).map_err(|e| match e.classify() {
+        Category::Data => Problem::new(
+            Code::InvalidRequest,
+            format!("the body is not a valid request: {e}"),
+        ),
+        _ => Problem::new(Code::InvalidJson, format!("the body is not JSON: {e}")),
+    })?;
+    // Deserializers of structs take their fields from an array, too.
+    if bytes.trim_ascii_start().first() != Some(&b'{') {
+        return Err(Problem::new(
+            Code::InvalidRequest,
+            "the body is not a valid request: it must be a JSON object",
+        ));
+    }
+    Ok(body)
+}

@@ -1,0 +1,168 @@
+//! The paths of jobs: submit, list, show, cancel.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{StatusCode, Uri, header};
+use axum::response::IntoResponse;
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::Shared;
+use super::error::{Code, Problem};
+use super::follow::{Follower, Start};
+use super::input::{JobBody, Params, Target, bad};
+use crate::job::{JobId, Record, RequestBody, Status};
+use crate::queue::{Filter, Page};
+
+const DEFAULT_LIMIT: usize = 20;
+const MAX_LIMIT: usize = 200;
+
+/// `{"success": true, "job": {...}}`.
+#[derive(Serialize)]
+pub(super) struct One {
+    success: bool,
+    job: Record,
+}
+
+impl From<Record> for Json<One> {
+    fn from(job: Record) -> Self {
+        Json(One { success: true, job })
+    }
+}
+
+/// `{"success": true, "count": n, "jobs": [...], "next_cursor": ...}`.
+#[derive(Serialize)]
+pub(super) struct Many {
+    success: bool,
+    count: usize,
+    jobs: Vec<Record>,
+    /// Set when there may be more jobs: the value of `cursor` for the next page. Its form is nobody's business.
+    next_cursor: Option<JobId>,
+}
+
+/// Queues a job and answers at once, or, with `wait: true`, when the job has ended or the server stops.
+///
+/// The status is 200 and not 201, as it has always been: scripts compare with it. `Location` names the job all the same.
+pub(super) async fn submit(
+    State(core): State<Shared>,
+    JobBody(body): JobBody,
+) -> Result<impl IntoResponse, Problem> {
+    let wait = body.wait;
+    let mut record = accept(&core, body).await?;
+    let location = format!("/jobs/{}", record.id);
+    if wait {
+        let id = record.id.parse().map_err(|e| {
+            Problem::internal(format!(
+                "the job was accepted, but its record is damaged: {e}"
+            ))
+        })?;
+        record = ended(core, id).await?;
+    }
+    let answer: Json<One> = record.into();
+    Ok((StatusCode::OK, [(header::LOCATION, location)], answer))
+}
+
+/// A client that goes away drops the handler; a task of its own keeps it from stopping halfway through.
+async fn accept(core: &Shared, body: RequestBody) -> Result<Record, Problem> {
+    let core = core.clone();
+    match tokio::spawn(async move { core.submit(body).await }).await {
+        Ok(result) => Ok(result?),
+        Err(_) => Err(Problem::internal(
+            "the server failed while it accepted the job; its log says more",
+        )),
+    }
+}
+
+/// The record once the job is over, or as it stands when the server stops.
+async fn ended(core: Shared, id: JobId) -> Result<Record, Problem> {
+    if let Start::Follow(mut follower) = Follower::open(core.clone(), id, 0).await? {
+        let to_the_end = async {
+            while follower.next().await?.is_some() {}
+            Ok::<(), Problem>(())
+        };
+        if let Some(result) = core.stopping().run_until_cancelled(to_the_end).await {
+            result?;
+        }
+    }
+    Ok(core.queue().get(id).await?)
+}
+
+/// A page of jobs, the newest first.
+pub(super) async fn list(State(core): State<Shared>, uri: Uri) -> Result<Json<Many>, Problem> {
+    let Page { jobs, next } = core.queue().list(&filter(&uri)?).await?;
+    Ok(Json(Many {
+        success: true,
+        count: jobs.len(),
+        jobs,
+        next_cursor: next,
+    }))
+}
+
+fn filter(uri: &Uri) -> Result<Filter, Problem> {
+    const KNOWN: [&str; 8] = [
+        "limit", "status", "profile", "repo", "pod", "since", "text", "cursor",
+    ];
+    let params = Params::parse(uri, &KNOWN)?;
+    let text = |name| Ok::<_, Problem>(params.one(name)?.map(str::to_owned));
+    Ok(Filter {
+        limit: limit(&params)?,
+        statuses: statuses(&params)?,
+        profile: text("profile")?,
+        repo: text("repo")?,
+        pod: text("pod")?,
+        since: params.parsed::<Timestamp>(
+            "since",
+            "a time such as 2026-11-22T10:00:00Z (a + in it is written %2B)",
+        )?,
+        text: text("text")?,
+        after: cursor(&params)?,
+    })
+}
+
+fn limit(params: &Params) -> Result<usize, Problem> {
+    let rule = format!("a number from 1 to {MAX_LIMIT}");
+    match params.parsed("limit", &rule)? {
+        None => Ok(DEFAULT_LIMIT),
+        Some(limit) if (1..=MAX_LIMIT).contains(&limit) => Ok(limit),
+        Some(limit) => Err(bad("limit", &limit.to_string(), &rule)),
+    }
+}
+
+fn statuses(params: &Params) -> Result<Vec<Status>, Problem> {
+    let words = params.all("status").flat_map(|value| value.split(','));
+    let given = words.map(str::trim).filter(|word| !word.is_empty());
+    given
+        .map(|word| {
+            word.parse()
+                .map_err(|e: String| Problem::new(Code::InvalidQuery, e))
+        })
+        .collect()
+}
+
+fn cursor(params: &Params) -> Result<Option<JobId>, Problem> {
+    let Some(text) = params.one("cursor")? else {
+        return Ok(None);
+    };
+    text.parse().map(Some).map_err(|_| {
+        Problem::new(
+            Code::InvalidCursor,
+            "the cursor is not one: it must be the next_cursor of the page before",
+        )
+    })
+}
+
+/// The job.
+pub(super) async fn show(
+    State(core): State<Shared>,
+    Target(id): Target,
+) -> Result<Json<One>, Problem> {
+    Ok(core.queue().get(id).await?.into())
+}
+
+/// Cancels the job; one that is over stays as it is. The record tells which.
+pub(super) async fn cancel(
+    State(core): State<Shared>,
+    Target(id): Target,
+) -> Result<Json<One>, Problem> {
+    Ok(core.queue().cancel(id).await?.into())
+}

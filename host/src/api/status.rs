@@ -1,0 +1,82 @@
+//! How the server is, and which profiles it has.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{StatusCode, Uri};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::Shared;
+use super::error::Problem;
+use super::input::Params;
+use crate::service::{Check, Readiness};
+
+/// `{"success": true, "count": n, "profiles": [...]}`.
+#[derive(Serialize)]
+pub(super) struct Profiles {
+    success: bool,
+    count: usize,
+    profiles: Vec<Value>,
+}
+
+/// The answer of a readiness probe; a failing one has the members of every failure.
+#[derive(Serialize)]
+pub(super) struct Ready {
+    success: bool,
+    status: &'static str,
+    ready: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    checks: Option<Vec<Check>>,
+}
+
+/// Every profile, broken ones with their error.
+pub(super) async fn profiles(State(core): State<Shared>) -> Json<Profiles> {
+    let profiles = core.profiles().await;
+    Json(Profiles {
+        success: true,
+        count: profiles.len(),
+        profiles,
+    })
+}
+
+/// That the server is up, and which it is.
+pub(super) async fn health(State(core): State<Shared>) -> Json<Value> {
+    Json(json!({
+        "status": "ok",
+        "service": "agenticore",
+        "version": env!("CARGO_PKG_VERSION"),
+        "pod": core.config().pod_name,
+    }))
+}
+
+/// That the process answers. It asks nothing else: a restart would not heal anything else.
+pub(super) async fn alive() -> Json<Value> {
+    Json(json!({"status": "ok"}))
+}
+
+/// Whether the server should get traffic; with `?verbose` each check.
+pub(super) async fn ready(
+    State(core): State<Shared>,
+    uri: Uri,
+) -> Result<(StatusCode, Json<Ready>), Problem> {
+    Params::parse(&uri, &["verbose"])?;
+    let verbose = uri.query().is_some_and(|q| q.contains("verbose"));
+    let Readiness { ready, checks } = core.readiness().await;
+    let failed: Vec<&str> = checks.iter().filter(|c| !c.ok).map(|c| c.name).collect();
+    let error = (!ready).then(|| format!("not ready: {}", failed.join(", ")));
+    let (code, status) = if ready {
+        (StatusCode::OK, "ok")
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "unavailable")
+    };
+    let answer = Ready {
+        success: ready,
+        status,
+        ready,
+        error,
+        checks: verbose.then_some(checks),
+    };
+    Ok((code, Json(answer)))
+}

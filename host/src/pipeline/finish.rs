@@ -1,0 +1,49 @@
+//! **finish**: records how the attempt ended and releases what it held, whatever happened before.
+
+use super::reporter::persist;
+use super::{Attempt, Halt, Interrupt};
+use crate::job::{Outcome, Requeue, Stage, StageState};
+use crate::queue::QueueError;
+
+impl Attempt<'_> {
+    pub(super) async fn finish(self, ended: Result<(), Halt>) {
+        let outcome = match ended {
+            Ok(()) => Some(Outcome::Succeeded),
+            Err(Halt::Failed(failure)) => Some(Outcome::Failed(failure)),
+            Err(Halt::Interrupted(Interrupt::Cancelled)) => Some(Outcome::Cancelled),
+            Err(Halt::Interrupted(Interrupt::HandOff)) => None,
+            Err(Halt::Interrupted(Interrupt::Lost)) => {
+                tracing::warn!("the lease of this job is lost; nothing more is written");
+                return;
+            }
+        };
+        if outcome.is_some() {
+            self.tell(Stage::Finish, StageState::Started, None).await;
+        }
+        self.reporter.close().await;
+        let (queue, lease, run) = (&self.pod.queue, &self.lease, &self.job.run);
+        let recorded = match &outcome {
+            Some(outcome) => {
+                persist("record the end", || {
+                    queue.finish(lease, run, outcome.clone())
+                })
+                .await
+            }
+            None => {
+                persist("hand the job off", || {
+                    queue.requeue(lease, run, Requeue::HandOff)
+                })
+                .await
+            }
+        };
+        match recorded {
+            Ok(record) => {
+                tracing::info!(status = %record.status, attempt = record.attempt, "the attempt is over")
+            }
+            Err(QueueError::LostClaim(_)) => {
+                tracing::warn!("the lease of this job was lost before its end was recorded")
+            }
+            Err(error) => tracing::error!(%error, "the end of this job could not be recorded"),
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! The JSON Schema of `plugin.config`: the same keys as under `claude:`, and the nearest to the job.
+
+use serde_json::{Value, json};
+
+use crate::settings::{EFFORTS, OUTPUT_FORMATS, PERMISSION_MODES, SOURCES};
+
+/// The schema.
+pub(crate) fn config() -> Value {
+    let text = json!({"type": ["string", "null"]});
+    let boolean = json!({"type": ["boolean", "null"]});
+    let count = json!({"type": ["integer", "null"], "minimum": 1, "maximum": u32::MAX});
+    let list = json!({"type": ["array", "null"], "items": {"type": "string"}});
+    let one_of = |words: &[&str]| {
+        let words: Vec<Value> = words
+            .iter()
+            .map(|word| json!(word))
+            .chain([Value::Null])
+            .collect();
+        json!({"enum": words})
+    };
+    json!({
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "type": "object",
+        "additionalProperties": false,
+        "properties": {
+            "model": text,
+            "max_turns": count,
+            "permission_mode": one_of(&PERMISSION_MODES),
+            "no_session_persistence": boolean,
+            "output_format": one_of(&OUTPUT_FORMATS),
+            "worktree": boolean,
+            "effort": one_of(&EFFORTS),
+            "timeout": count,
+            "max_budget_usd": {"type": ["number", "null"], "exclusiveMinimum": 0},
+            "fallback_model": text,
+            "append_prompt": text,
+            "allowed_tools": list,
+            "disallowed_tools": list,
+            "setting_sources": {"type": ["array", "null"], "items": {"enum": SOURCES}},
+            "trust_repository": boolean,
+            "env": {"type": ["object", "null"], "additionalProperties": {"type": ["string", "number", "boolean"]}},
+            "secrets": list,
+        },
+    })
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use crate::settings::KEYS;
+
+    #[test]
+    fn the_schema_has_every_key_and_no_other() {
+        let schema = config();
+        let properties: Vec<_> = schema
+            .pointer("/properties")
+            .unwrap()
+            .as_object()
+            .unwrap()
+            .keys()
+            .cloned()
+            .collect();
+        assert_eq!(properties, KEYS);
+    }
+}

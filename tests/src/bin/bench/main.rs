@@ -1,0 +1,94 @@
+//! The benchmark: what the server costs, beside what the machine can do at the same moment.
+//!
+//! Absolute figures of a shared machine are noise; a ratio of two figures from one run is not. So each row that can be is measured
+//! beside a floor: the same requests without the work, or the same processes without the server.
+//!
+//! A row is a function from nothing to [`Measure`]s; [`ROWS`] lists them. `cargo xtask bench` builds a release and runs this.
+
+mod http;
+mod jobs;
+mod load;
+mod report;
+mod resources;
+
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+
+use crate::report::{Measure, Report};
+
+/// One part of the benchmark.
+struct Row {
+    /// What `--only` calls it.
+    name: &'static str,
+    run: fn() -> BoxFuture<'static, Result<Vec<Measure>>>,
+}
+
+/// Every row, in the order of the report.
+const ROWS: [Row; 6] = [
+    Row {
+        name: "start",
+        run: || resources::start().boxed(),
+    },
+    Row {
+        name: "memory",
+        run: || resources::memory().boxed(),
+    },
+    Row {
+        name: "latency",
+        run: || jobs::latency().boxed(),
+    },
+    Row {
+        name: "jobs",
+        run: || jobs::throughput().boxed(),
+    },
+    Row {
+        name: "requests",
+        run: || http::requests().boxed(),
+    },
+    Row {
+        name: "lists",
+        run: || http::lists().boxed(),
+    },
+];
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let runtime = tokio::runtime::Runtime::new().map_err(anyhow::Error::from);
+    match runtime.and_then(|runtime| runtime.block_on(run(&arguments))) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(arguments: &[String]) -> Result<()> {
+    let mut json = false;
+    let mut only = None;
+    let mut words = arguments.iter();
+    while let Some(word) = words.next() {
+        match word.as_str() {
+            "--json" => json = true,
+            "--only" => only = words.next(),
+            other => bail!("unknown argument `{other}`; known: --json, --only ROW"),
+        }
+    }
+    let chosen = ROWS
+        .iter()
+        .filter(|row| only.is_none_or(|name| name == row.name));
+    let mut report = Report::default();
+    for row in chosen {
+        eprintln!("measuring {} ..", row.name);
+        report.add(row.name, (row.run)().await?);
+    }
+    if report.is_empty() {
+        let names: Vec<&str> = ROWS.iter().map(|row| row.name).collect();
+        bail!("no such row; known: {}", names.join(", "));
+    }
+    report.print(json);
+    Ok(())
+}

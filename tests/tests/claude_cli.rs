@@ -1,0 +1,257 @@
+//! The real agent CLI against a scripted model service: sessions, cost, crashes and hand-offs.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use agenticore_tests::{Builder, Model, Repo, Turn, World, skip, until};
+use serde_json::{Value, json};
+
+use crate::{field, number, text};
+
+/// The real CLI, or none with a named skip.
+fn cli(test: &str) -> Option<PathBuf> {
+    let local = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("../target/agent-cli/node_modules/.bin/claude");
+    let given = std::env::var_os("AGENTICORE_TEST_CLAUDE").map(PathBuf::from);
+    let found = given.or_else(|| local.exists().then_some(local));
+    let works = |path: &PathBuf| {
+        let run = Command::new(path)
+            .arg("--version")
+            .env_remove("CLAUDE_CONFIG_DIR")
+            .output();
+        run.is_ok_and(|output| output.status.success())
+    };
+    match found.filter(works) {
+        Some(path) => Some(path.canonicalize().unwrap_or(path)),
+        None => {
+            skip(
+                &format!("claude_cli::{test}"),
+                "no real agent CLI (set AGENTICORE_TEST_CLAUDE, or install it into target/agent-cli as .ci/run does)",
+            );
+            None
+        }
+    }
+}
+
+/// A world whose agents are the real CLI and talk to `model` alone.
+fn builder(cli: &std::path::Path, model: &Model) -> Builder {
+    let config = json!({"agents": {"claude-code": {"env": {
+        "ANTHROPIC_BASE_URL": model.url(),
+        "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
+        "DISABLE_AUTOUPDATER": "1",
+        "DISABLE_TELEMETRY": "1",
+        "CLAUDE_CODE_MAX_RETRIES": "1",
+    }}}});
+    World::builder()
+        .env("ANTHROPIC_API_KEY", "test")
+        .env("AGENTICORE_CLAUDE_BINARY", &cli.display().to_string())
+        .file("config.yml", &config.to_string())
+        .profile("real", "extends: code\nauto_pr: false\n")
+}
+
+fn bash(command: &str) -> Turn {
+    Turn::Tool("Bash", json!({"command": command, "description": "a step"}))
+}
+
+fn task(text: &str, repo: Option<&Repo>) -> Value {
+    let mut body = json!({"task": text, "profile": "real"});
+    if let Some(repo) = repo {
+        body["repo_url"] = json!(repo.url());
+    }
+    body
+}
+
+#[tokio::test]
+async fn the_agent_edits_a_file_and_commits_it_in_a_worktree() {
+    let Some(cli) = cli("the_agent_edits_a_file_and_commits_it_in_a_worktree") else {
+        return;
+    };
+    let write = json!({"file_path": "{{cwd}}/hello.txt", "content": "hello\n"});
+    let commit = "git add -A && git -c user.name=A -c user.email=a@localhost commit -qm hello && git ls-tree -r --name-only HEAD";
+    let model = Model::start([
+        Turn::Tool("Write", write),
+        bash(commit),
+        Turn::Text("All done.".into()),
+    ])
+    .await;
+    let world = builder(&cli, &model).start();
+    let repo = Repo::create(world.path("remote"));
+    let id = world
+        .submit_body(&task("Write hello.txt and commit it.", Some(&repo)))
+        .await;
+    let job = world.ended(&id).await;
+    assert_eq!(
+        text(&job, "status"),
+        "succeeded",
+        "{job}\n{:?}",
+        world.events(&id).await
+    );
+    assert_eq!(field(&job, "exit_code"), &json!(0));
+    assert!(text(&job, "output").contains("All done."), "{job}");
+    assert_eq!(text(&job, "session_id").len(), 36, "{job}");
+    assert!(field(&job, "cost_usd").as_f64().unwrap() > 0.0, "{job}");
+    assert!(number(field(&job, "usage"), "output_tokens") >= 40, "{job}");
+    assert_eq!(number(&job, "tool_calls"), 2, "{job}");
+    assert_eq!(field(&job, "permission_denials"), &json!([]));
+    assert!(!text(&job, "model").is_empty(), "{job}");
+
+    let events = world.events(&id).await;
+    let kinds: Vec<&str> = events.iter().map(|event| text(event, "kind")).collect();
+    for kind in ["started", "session", "tool_call", "tool_result", "exited"] {
+        assert!(kinds.contains(&kind), "{kind} is missing in {kinds:?}");
+    }
+    let requests = model.requests();
+    let last = requests.last().unwrap().to_string();
+    assert!(
+        last.contains("README.md\\nhello.txt") || last.contains("hello.txt"),
+        "the commit holds the work alone"
+    );
+    assert!(
+        !last.contains("settings.json"),
+        "and nothing of the profile: {last}"
+    );
+    assert!(
+        requests[0].to_string().contains(&id),
+        "the agent is told which job it does"
+    );
+}
+
+#[tokio::test]
+async fn a_failing_service_fails_the_job_and_says_so() {
+    let Some(cli) = cli("a_failing_service_fails_the_job_and_says_so") else {
+        return;
+    };
+    let model = Model::start([]).await;
+    let closed = std::net::TcpListener::bind(("127.0.0.1", 0))
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
+    let url = model.url();
+    let config = json!({"agents": {"claude-code": {"env": {
+        "ANTHROPIC_BASE_URL": format!("http://127.0.0.1:{closed}"),
+        "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1", "DISABLE_AUTOUPDATER": "1", "DISABLE_TELEMETRY": "1",
+        "CLAUDE_CODE_MAX_RETRIES": "1",
+    }}}});
+    assert!(!config.to_string().contains(&url));
+    let world = builder(&cli, &model)
+        .file("config.yml", &config.to_string())
+        .start();
+    let id = world.submit_body(&task("x", None)).await;
+    let job = world.ended(&id).await;
+    assert_eq!(text(&job, "status"), "failed", "{job}");
+    assert_eq!(text(field(&job, "failure"), "class"), "api", "{job}");
+    assert!(number(&job, "retries") >= 1, "{job}");
+}
+
+#[tokio::test]
+async fn after_a_kill_the_agent_goes_on_with_what_it_knew() {
+    let Some(cli) = cli("after_a_kill_the_agent_goes_on_with_what_it_knew") else {
+        return;
+    };
+    let model = Model::start([bash("echo first-step-result"), Turn::Silence]).await;
+    let mut world = builder(&cli, &model).start();
+    let id = world.submit_body(&task("Do two steps.", None)).await;
+    model.asked(2).await;
+    let config = text(&world.job(&id).await, "job_config_dir").to_owned();
+    let relative = PathBuf::from(&config)
+        .strip_prefix(world.path(""))
+        .map(PathBuf::from);
+    let relative = relative
+        .expect("the config dir is below the world")
+        .display()
+        .to_string();
+    until("the transcript holds the first step", || async {
+        let files = world.files(&relative);
+        let transcript = files
+            .iter()
+            .find(|f| f.starts_with("projects/") && f.ends_with(".jsonl"))?;
+        world
+            .read(&format!("{relative}/{transcript}"))
+            .contains("tool_result")
+            .then_some(())
+    })
+    .await;
+    let session = until("the session is on the record", || async {
+        let job = world.job(&id).await;
+        Some(text(&job, "session_id").to_owned()).filter(|s| !s.is_empty())
+    })
+    .await;
+    world.kill9();
+
+    let before = model.requests().len();
+    model.script([Turn::Text("Both steps are done.".into())]);
+    world.boot();
+    let job = world.ended(&id).await;
+    assert_eq!(
+        (text(&job, "status"), number(&job, "attempt")),
+        ("succeeded", 2),
+        "{job}"
+    );
+    assert_eq!(text(&job, "session_id"), session);
+    assert!(
+        text(&job, "output").contains("Both steps are done."),
+        "{job}"
+    );
+    let resumed = model.requests()[before]["messages"].to_string();
+    for known in ["Do two steps.", "first-step-result"] {
+        assert!(
+            resumed.contains(known),
+            "{known:?} is not in what the model sees: {resumed}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_drained_server_hands_its_agent_over_at_a_tool_boundary() {
+    let Some(cli) = cli("a_drained_server_hands_its_agent_over_at_a_tool_boundary") else {
+        return;
+    };
+    let steps = (0..400).map(|number| bash(&format!("echo step-{number}; sleep 0.2")));
+    let model = Model::start(steps).await;
+    let mut world = builder(&cli, &model)
+        .env("AGENTICORE_DRAIN_TIMEOUT", "1")
+        .start();
+    let id = world.submit_body(&task("Take many steps.", None)).await;
+    model.asked(3).await;
+    world.sigterm();
+    world.stopped();
+    let before = model.requests().len();
+    assert!(before < 400, "the agent was stopped in the middle");
+
+    model.script([Turn::Text("Finished after the restart.".into())]);
+    world.boot();
+    let job = world.ended(&id).await;
+    assert_eq!(
+        (text(&job, "status"), number(&job, "attempt")),
+        ("succeeded", 2),
+        "{job}"
+    );
+    assert!(
+        text(&job, "output").contains("Finished after the restart."),
+        "{job}"
+    );
+    let events = world.events(&id).await;
+    assert!(
+        events
+            .iter()
+            .any(|event| text(event, "reason") == "hand_off"),
+        "{events:?}"
+    );
+    let resumed = model.requests()[before]["messages"].to_string();
+    assert!(
+        resumed.contains("step-0") && resumed.contains("Take many steps."),
+        "{resumed}"
+    );
+    // The costs of both processes add up.
+    assert!(number(&job, "num_turns") >= 3, "{job}");
+    let exits: Vec<&Value> = events
+        .iter()
+        .filter(|event| text(event, "kind") == "exited")
+        .collect();
+    assert_eq!(
+        exits.first().map(|event| field(event, "code")),
+        Some(&json!(0)),
+        "stopped by itself: {exits:?}"
+    );
+}

@@ -1,0 +1,36 @@
+//! The end-to-end suites, one module a promise: each test runs the real binary and looks at what a user sees.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests"
+)]
+
+mod claude_cli;
+mod crash;
+mod disk_full;
+mod events;
+mod http_surface;
+mod limits;
+mod repos;
+mod run_shell;
+mod shared_fs;
+mod unsafe_bind;
+
+use serde_json::Value;
+
+/// A field of a record or event; null where it is missing.
+fn field<'a>(value: &'a Value, name: &str) -> &'a Value {
+    value.get(name).unwrap_or(&Value::Null)
+}
+
+/// A field as text; empty where it is missing or no text.
+fn text<'a>(value: &'a Value, name: &str) -> &'a str {
+    field(value, name).as_str().unwrap_or_default()
+}
+
+/// A field as a number; 0 where it is missing or no number.
+fn number(value: &Value, name: &str) -> u64 {
+    field(value, name).as_u64().unwrap_or_default()
+}

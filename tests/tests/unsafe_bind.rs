@@ -1,0 +1,74 @@
+//! A server that others can reach needs keys, and runs no script for them.
+
+use agenticore_tests::World;
+use serde_json::json;
+
+#[tokio::test]
+async fn an_open_address_without_keys_is_refused_before_anything_is_bound() {
+    for host in ["0.0.0.0", "::"] {
+        let (status, said) = World::builder().host(host).refused();
+        assert!(!status.success());
+        for word in ["AGENTICORE_API_KEYS", "--unsafe-no-auth", host] {
+            assert!(said.contains(word), "{word} is missing in: {said}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_fleet_setting_that_this_version_lacks_is_refused() {
+    let (status, said) = World::builder()
+        .env("REDIS_URL", "redis://:hush@127.0.0.1:1/0")
+        .refused();
+    assert!(!status.success());
+    assert!(said.contains("REDIS_URL"), "{said}");
+    assert!(!said.contains("hush"), "the password is shown: {said}");
+}
+
+#[tokio::test]
+async fn an_open_address_with_keys_refuses_local_profiles_and_local_paths() {
+    let world = World::builder()
+        .host("0.0.0.0")
+        .env("AGENTICORE_API_KEYS", "k1")
+        .start();
+    let shell = world
+        .post("/jobs", &json!({"task": "id", "profile": "shell"}))
+        .await;
+    assert!(
+        (400..500).contains(&shell.status),
+        "{} {}",
+        shell.status,
+        shell.text
+    );
+    assert!(
+        shell.text.contains("AGENTICORE_ALLOW_LOCAL_PROFILES"),
+        "{}",
+        shell.text
+    );
+    let local = world
+        .post("/jobs", &json!({"task": "x", "repo_url": "file:///etc"}))
+        .await;
+    assert!(
+        (400..500).contains(&local.status),
+        "{} {}",
+        local.status,
+        local.text
+    );
+    assert!(world.jobs().await.is_empty(), "nothing is stored");
+
+    let world = World::builder()
+        .host("0.0.0.0")
+        .env("AGENTICORE_API_KEYS", "k1")
+        .env("AGENTICORE_ALLOW_LOCAL_PROFILES", "true")
+        .start();
+    let id = world.submit("echo allowed").await;
+    assert_eq!(crate::text(&world.ended(&id).await, "status"), "succeeded");
+}
+
+#[tokio::test]
+async fn the_unsafe_flag_is_an_explicit_way_to_listen_without_keys() {
+    let world = World::builder()
+        .host("0.0.0.0")
+        .argument("--unsafe-no-auth")
+        .start();
+    assert_eq!(world.get("/health").await.status, 200);
+}
