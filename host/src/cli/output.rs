@@ -11,6 +11,9 @@ use serde::Serialize;
 
 use crate::job::Status;
 
+/// A terminal narrower than this is not believed: cells are then not wrapped to fit it.
+const NARROWEST: u16 = 40;
+
 /// The form of the data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum Format {
@@ -109,9 +112,11 @@ impl Output {
     pub(super) fn table(&self, rows: &Rows) -> anyhow::Result<()> {
         let mut table = Table::new();
         if self.terminal {
-            table
-                .load_style(presets::UTF8_FULL_CONDENSED)
-                .set_content_arrangement(ContentArrangement::Dynamic);
+            table.load_style(presets::UTF8_FULL_CONDENSED);
+            // Terminals of containers and build systems often say that they have no columns.
+            if table.width().is_some_and(|columns| columns >= NARROWEST) {
+                table.set_content_arrangement(ContentArrangement::Dynamic);
+            }
         } else {
             table.load_style(presets::NOTHING).force_no_tty();
         }

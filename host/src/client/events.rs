@@ -214,12 +214,9 @@ fn read(line: &Sse, cursor: &mut u64) -> Result<Option<Event>, ClientError> {
 fn parse(value: Value, cursor: &mut u64) -> Option<Event> {
     let seq = value.get("seq").and_then(Value::as_u64).unwrap_or(0);
     let event: Option<Event> = serde_json::from_value(value).ok();
-    if let Some(Event {
-        body: EventBody::Reset { oldest },
-        ..
-    }) = &event
-    {
-        *cursor = oldest.saturating_sub(1);
+    if matches!(&event, Some(e) if matches!(e.body, EventBody::Reset { .. })) {
+        // Its number is where to go on from, which may be before the cursor that was asked for.
+        *cursor = seq;
         return event;
     }
     if seq <= *cursor {

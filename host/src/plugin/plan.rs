@@ -2,7 +2,6 @@
 //!
 //! Its paths are still relative to places; [`CheckedPlan::resolve`] makes them absolute. Secrets are still names.
 
-use std::collections::HashSet;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -11,26 +10,21 @@ use bytes::Bytes;
 
 use super::bindings::types::{
     Argument, EnvValue, EnvVar, LaunchPlan, Location, Place, PlanView, SessionPlan, StopPlan,
-    Transcript,
 };
-use super::error::{Code, PluginError};
+use super::error::PluginError;
 use super::grants::{EffectiveGrants, Grants};
 use super::limits::Limits;
-use super::policy::{Policies, env};
+use super::policy::Policies;
 use super::request::Layer;
 use super::tree::CheckedTree;
-use super::{path, text};
 
-/// Bytes of one argument or variable that Linux can pass to a program.
-const MAX_ARGUMENT: usize = 128 * 1024 - 1;
-/// Bytes of all of them together, well below what Linux allows.
-const MAX_ARGUMENTS: usize = 1024 * 1024;
-/// Arguments, and variables.
-const MAX_ITEMS: usize = 1_000;
-/// Kept paths.
-const MAX_KEPT: usize = 100;
-/// Variables that are the host's own.
-const RESERVED_ENV: &str = "AGENTICORE_";
+use self::checks::{
+    check_arguments, check_keep, check_program, check_session, check_stdin, check_stop,
+};
+
+mod checks;
+
+pub(super) use self::checks::check_env;
 
 /// A plan that keeps all rules and needs no more than its grants.
 #[derive(Clone, Debug)]
@@ -218,219 +212,4 @@ fn shown(argument: &Argument) -> String {
             format!("{}{place}{slash}{}", location.prefix, location.path)
         }
     }
-}
-
-fn wrong(message: impl Into<String>) -> PluginError {
-    PluginError::new(Code::Plan, message)
-}
-
-fn check_program(program: &str) -> Result<(), PluginError> {
-    let shown = text::line(program, 100);
-    let name = |name: &str| {
-        !name.is_empty() && !name.starts_with('-') && !name.contains(char::is_whitespace)
-    };
-    match program.strip_prefix('/') {
-        Some(rest) => path::check("the program", rest)?,
-        None if program.contains('/') => {
-            return Err(wrong(format!(
-                "the program `{shown}` is a relative path; use a name or an absolute path"
-            )));
-        }
-        None => path::check("the program", program)?,
-    }
-    if name(program) {
-        Ok(())
-    } else {
-        Err(wrong(format!("`{shown}` is not the name of a program")))
-    }
-}
-
-pub(super) fn check_location(what: &str, location: &Location) -> Result<(), PluginError> {
-    if location.prefix.chars().any(text::is_deceptive) {
-        return Err(wrong(format!(
-            "{what} has a prefix with control or invisible characters"
-        )));
-    }
-    if location.path.is_empty() {
-        Ok(())
-    } else {
-        path::check(what, &location.path)
-    }
-}
-
-fn check_text(what: &str, text: &str) -> Result<usize, PluginError> {
-    if text.contains('\0') {
-        return Err(wrong(format!("{what} has a NUL character")));
-    }
-    if text.len() > MAX_ARGUMENT {
-        return Err(wrong(format!(
-            "{what} has {} bytes, and the system takes at most {MAX_ARGUMENT}; pass it over standard input or in a file",
-            text.len()
-        )));
-    }
-    Ok(text.len())
-}
-
-fn check_total(what: &str, count: usize, bytes: usize) -> Result<(), PluginError> {
-    if count > MAX_ITEMS {
-        return Err(wrong(format!(
-            "the plan has {count} {what}, at most {MAX_ITEMS} are allowed"
-        )));
-    }
-    if bytes > MAX_ARGUMENTS {
-        return Err(wrong(format!(
-            "the {what} have {bytes} bytes, at most {MAX_ARGUMENTS} are allowed"
-        )));
-    }
-    Ok(())
-}
-
-fn check_arguments(arguments: &[Argument]) -> Result<(), PluginError> {
-    let mut bytes = 0_usize;
-    for argument in arguments {
-        bytes += match argument {
-            Argument::Literal(text) => check_text("an argument", text)?,
-            Argument::Path(location) => {
-                check_location("the argument", location)?;
-                location.prefix.len() + location.path.len()
-            }
-        };
-    }
-    check_total("arguments", arguments.len(), bytes)
-}
-
-pub(super) fn check_env(vars: &[EnvVar]) -> Result<(), PluginError> {
-    let mut names = HashSet::new();
-    let mut bytes = 0_usize;
-    for EnvVar { name, value } in vars {
-        if !env::is_name(name) {
-            return Err(wrong(format!(
-                "`{}` is not the name of a variable",
-                text::line(name, 100)
-            )));
-        }
-        if name.to_ascii_uppercase().starts_with(RESERVED_ENV) {
-            return Err(wrong(format!("the variable `{name}` is the host's own")));
-        }
-        if !names.insert(name) {
-            return Err(wrong(format!("the variable `{name}` is there twice")));
-        }
-        bytes += name.len() + check_env_value(name, value)?;
-    }
-    check_total("variables", vars.len(), bytes)
-}
-
-fn check_env_value(name: &str, value: &EnvValue) -> Result<usize, PluginError> {
-    match value {
-        EnvValue::Literal(text) => check_text(&format!("the variable `{name}`"), text),
-        EnvValue::Path(location) => {
-            check_location(&format!("the variable `{name}`"), location)?;
-            Ok(location.prefix.len() + location.path.len())
-        }
-        EnvValue::Secret(source) | EnvValue::OptionalSecret(source) | EnvValue::Inherit(source) => {
-            if env::is_name(source) {
-                Ok(0)
-            } else {
-                let source = text::line(source, 100);
-                Err(wrong(format!(
-                    "the variable `{name}` takes its value from `{source}`, which is not a name"
-                )))
-            }
-        }
-    }
-}
-
-fn check_stdin(stdin: Option<&[u8]>, limits: &Limits) -> Result<(), PluginError> {
-    let (used, allowed) = (stdin.map_or(0, <[u8]>::len) as u64, limits.output_bytes.0);
-    if used > allowed {
-        let message = "the standard input of the plan is too large";
-        return Err(PluginError::limit(
-            Code::Output,
-            "output_bytes",
-            used,
-            allowed,
-            message,
-        ));
-    }
-    Ok(())
-}
-
-/// Kept paths and written files must not overlap: one of the two would be lost.
-fn check_keep(keep: &[String], tree: &CheckedTree) -> Result<(), PluginError> {
-    if keep.len() > MAX_KEPT {
-        return Err(wrong(format!(
-            "the plan keeps {} paths, at most {MAX_KEPT} are allowed",
-            keep.len()
-        )));
-    }
-    let mut taken: Vec<_> = tree
-        .files()
-        .iter()
-        .map(|file| path::fold(&file.path))
-        .collect();
-    for kept in keep {
-        path::check("the kept path", kept)?;
-        let folded = path::fold(kept);
-        if let Some(other) = taken.iter().find(|other| overlaps(&folded, other)) {
-            return Err(wrong(format!(
-                "the kept path `{kept}` overlaps with `{other}`"
-            )));
-        }
-        taken.push(folded);
-    }
-    Ok(())
-}
-
-fn overlaps(a: &str, b: &str) -> bool {
-    let inside = |a: &str, b: &str| {
-        a.strip_prefix(b)
-            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-    };
-    inside(a, b) || inside(b, a)
-}
-
-fn check_session(session: &SessionPlan) -> Result<(), PluginError> {
-    if let Some(id) = &session.id {
-        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | ':');
-        if id.is_empty() || id.len() > 200 || id.starts_with('-') || !id.chars().all(plain) {
-            return Err(wrong(format!(
-                "`{}` is not a session id",
-                text::line(id, 100)
-            )));
-        }
-    }
-    if let Some(Transcript { pattern, marker }) = &session.transcript {
-        path::check("the transcript pattern", pattern)?;
-        if globset::Glob::new(pattern).is_err() {
-            return Err(wrong(format!(
-                "the transcript pattern `{pattern}` is not a glob"
-            )));
-        }
-        if marker.is_empty() || marker.len() > 1024 {
-            return Err(wrong("the transcript marker must have 1 to 1,024 bytes"));
-        }
-    }
-    Ok(())
-}
-
-fn check_stop(stop: &StopPlan, tree: &CheckedTree) -> Result<(), PluginError> {
-    let StopPlan::CreateFile(location) = stop else {
-        return Ok(());
-    };
-    if location.path.is_empty() || !location.prefix.is_empty() {
-        return Err(wrong("the stop file must have a path and no prefix"));
-    }
-    path::check("the stop file", &location.path)?;
-    let folded = path::fold(&location.path);
-    let written = tree
-        .files()
-        .iter()
-        .any(|file| overlaps(&folded, &path::fold(&file.path)));
-    if location.place == Place::ConfigDir && written {
-        return Err(wrong(format!(
-            "the stop file `{}` is also a file of the plan",
-            location.path
-        )));
-    }
-    Ok(())
 }

@@ -11,6 +11,7 @@ use crate::bindings::agenticore::plugin::types::{Error, ErrorCode};
 use crate::bindings::exports::agenticore::plugin::agent::Run as RunHandle;
 
 /// Does the thing of that name; returns if it is one that can be survived.
+#[expect(clippy::panic, reason = "the point of it")]
 pub(crate) fn act(name: &str, config: &Value) {
     match name {
         "loop" => spin(),

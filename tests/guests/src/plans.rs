@@ -90,9 +90,8 @@ fn places(plan: &mut LaunchPlan, config: &Value) {
         place: Place::WorkDir,
         path: path.to_owned(),
     };
-    match config.get("argument-path").and_then(Value::as_str) {
-        Some(path) => plan.arguments.push(Argument::Path(place(path))),
-        None => {}
+    if let Some(path) = config.get("argument-path").and_then(Value::as_str) {
+        plan.arguments.push(Argument::Path(place(path)));
     }
     if let Some(path) = config.get("env-path").and_then(Value::as_str) {
         plan.env.push(EnvVar {
