@@ -116,7 +116,7 @@ pub(in crate::plugin) fn check_env(vars: &[EnvVar]) -> Result<(), PluginError> {
                 text::line(name, 100)
             )));
         }
-        if name.to_ascii_uppercase().starts_with(RESERVED_ENV) {
+        if is_reserved(name) {
             return Err(wrong(format!("the variable `{name}` is the host's own")));
         }
         if !names.insert(name) {
@@ -127,6 +127,10 @@ pub(in crate::plugin) fn check_env(vars: &[EnvVar]) -> Result<(), PluginError> {
     check_total("variables", vars.len(), bytes)
 }
 
+fn is_reserved(name: &str) -> bool {
+    name.to_ascii_uppercase().starts_with(RESERVED_ENV)
+}
+
 fn check_env_value(name: &str, value: &EnvValue) -> Result<usize, PluginError> {
     match value {
         EnvValue::Literal(text) => check_text(&format!("the variable `{name}`"), text),
@@ -134,6 +138,10 @@ fn check_env_value(name: &str, value: &EnvValue) -> Result<usize, PluginError> {
             check_location(&format!("the variable `{name}`"), location)?;
             Ok(location.prefix.len() + location.path.len())
         }
+        // These configure the server, its own keys among them; no grant hands them to an agent.
+        EnvValue::Inherit(source) if is_reserved(source) => Err(wrong(format!(
+            "the variable `{name}` takes its value from `{source}`, which is the host's own"
+        ))),
         EnvValue::Secret(source) | EnvValue::OptionalSecret(source) | EnvValue::Inherit(source) => {
             if env::is_name(source) {
                 Ok(0)
