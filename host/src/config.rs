@@ -450,7 +450,7 @@ impl Source<'_> {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
+    #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
     use super::*;
 
     fn load(env: &[(&str, &str)], yaml: &str) -> Result<Config, ConfigError> {
