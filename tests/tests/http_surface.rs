@@ -101,13 +101,13 @@ async fn bad_submissions_are_refused_and_nothing_is_stored() {
             "an option as address",
             json!({"task": "x", "repo_url": "--upload-pack=touch /tmp/x"}),
             400,
-            "repo_url",
+            "starts with `-`",
         ),
         (
             "a command as address",
             json!({"task": "x", "repo_url": "ext::sh -c id"}),
             400,
-            "ext",
+            "address",
         ),
         (
             "an option as ref",
