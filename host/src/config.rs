@@ -540,6 +540,15 @@ mod tests {
     }
 
     #[test]
+    fn the_page_of_settings_is_this_table() {
+        let page = include_str!("../../docs/configuration.md");
+        assert!(
+            page.contains(&reference()),
+            "write the output of `agenticore config reference` there"
+        );
+    }
+
+    #[test]
     fn every_row_has_a_default_that_parses_and_secrets_do_not_print() {
         let config = load(&[("AGENTICORE_API_KEYS", "sesame")], "").unwrap();
         assert!(!format!("{config:?}").contains("sesame"));
