@@ -450,7 +450,7 @@ impl Source<'_> {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
+    #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
     use super::*;
 
     fn load(env: &[(&str, &str)], yaml: &str) -> Result<Config, ConfigError> {
@@ -537,6 +537,15 @@ mod tests {
             .unwrap()
             .check_bind()
             .unwrap();
+    }
+
+    #[test]
+    fn the_page_of_settings_is_this_table() {
+        let page = include_str!("../../docs/configuration.md");
+        assert!(
+            page.contains(&reference()),
+            "write the output of `agenticore config reference` there"
+        );
     }
 
     #[test]

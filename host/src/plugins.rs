@@ -36,6 +36,8 @@ pub struct Plugins {
     host: Arc<PluginHost>,
     bundled: Mutex<HashMap<String, Arc<Plugin>>>,
     layers: Mutex<HashMap<String, Arc<[Layer]>>>,
+    /// The program that the operator set for a plugin, by the plugin's name. The operator's word is grant enough.
+    programs: HashMap<String, Grant>,
 }
 
 impl Plugins {
@@ -53,8 +55,9 @@ impl Plugins {
                 )
             })
             .collect();
+        let programs = operator_programs(config);
         let options = HostOptions {
-            ceiling: ceiling(config)?,
+            ceiling: ceiling(config)?.union(&programs.values().cloned().collect()),
             policies: Policies::parse(&documents)?,
             ..HostOptions::default()
         };
@@ -62,6 +65,7 @@ impl Plugins {
             host: PluginHost::new(options)?,
             bundled: Mutex::default(),
             layers: Mutex::default(),
+            programs,
         })
     }
 
@@ -122,7 +126,12 @@ impl Plugins {
     ///
     /// # Errors
     /// [`PluginError`] when the profile's grants or limits are malformed or above the operator's.
-    pub fn context(&self, reference: &PluginRef, job: JobId) -> Result<CallContext, PluginError> {
+    pub fn context(
+        &self,
+        plugin: &Plugin,
+        reference: &PluginRef,
+        job: JobId,
+    ) -> Result<CallContext, PluginError> {
         let patch: LimitsPatch = serde_json::from_value(Value::Object(reference.limits.clone()))
             .map_err(|e| {
                 PluginError::new(Code::Limits, format!("`plugin.limits` of profile.yml: {e}"))
@@ -132,6 +141,10 @@ impl Plugins {
             .map_err(|e| {
                 PluginError::new(Code::Grant, format!("`plugin.grants` of profile.yml: {e}"))
             })?;
+        let program = plugin
+            .description()
+            .and_then(|d| self.programs.get(&d.name));
+        let grants = grants.union(&program.cloned().into_iter().collect());
         Ok(CallContext {
             job_id: job.to_string(),
             limits: self.host.limits().lower_to(&patch)?,
@@ -204,6 +217,17 @@ fn ceiling(config: &Config) -> Result<Grants, PluginError> {
         }
     };
     Ok(base.union(&secrets.collect()))
+}
+
+fn operator_programs(config: &Config) -> HashMap<String, Grant> {
+    let program = |settings: &serde_json::Map<String, Value>| {
+        let binary = settings.get("binary")?.as_str()?;
+        Some(Grant::new(GrantKind::Program, binary))
+    };
+    let named = config.agents.iter();
+    named
+        .filter_map(|(name, settings)| Some((name.clone(), program(settings)?)))
+        .collect()
 }
 
 fn default_secrets() -> Vec<String> {

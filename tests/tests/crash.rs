@@ -20,13 +20,12 @@ enum Moment {
     End,
 }
 
-const MOMENTS: [Moment; 7] = [
+const MOMENTS: [Moment; 6] = [
     Moment::Accepted,
     Moment::Stage("clone"),
     Moment::Stage("materialize"),
     Moment::Stage("agent_run"),
     Moment::Output,
-    Moment::Stage("finish"),
     Moment::End,
 ];
 

@@ -186,7 +186,6 @@ async fn the_stages_of_a_job_come_in_their_order_and_each_ends() {
         "agent_run",
         "post_hook",
         "pull_request",
-        "finish",
     ];
     let mut reached = 0;
     let mut open = Vec::new();
@@ -203,8 +202,7 @@ async fn the_stages_of_a_job_come_in_their_order_and_each_ends() {
             other => assert_eq!(other, "waiting", "{event}"),
         }
     }
-    // The last one ends with the stream itself.
-    assert_eq!(open, ["finish"], "stages that never end");
+    assert!(open.is_empty(), "stages that never end: {open:?}");
     assert_eq!(events.last().map(|event| text(event, "type")), Some("end"));
     assert!(reached >= 3, "the agent's stage is missing: {events:?}");
     let statuses: Vec<&str> = events

@@ -245,7 +245,12 @@ async fn keys_are_taken_in_three_spellings_and_never_logged() {
     })
     .await;
     let bare = |path: &str| world.bare_request(Method::GET, path);
-    for public in ["/health", "/livez", "/readyz"] {
+    until("the server is ready", || async {
+        let ready = world.send(bare("/readyz")).await;
+        (ready.status == 200).then_some(())
+    })
+    .await;
+    for public in ["/health", "/livez"] {
         assert_eq!(world.send(bare(public)).await.status, 200, "{public}");
     }
     let good = [

@@ -190,6 +190,10 @@ impl IntoResponse for Problem {
             Code::Unauthorized => {
                 set(header::WWW_AUTHENTICATE, r#"Bearer realm="agenticore""#);
             }
+            // The body is not read to its end, so the connection cannot be used again.
+            Code::PayloadTooLarge => {
+                set(header::CONNECTION, "close");
+            }
             Code::Stopping => {
                 set(header::RETRY_AFTER, "5");
             }

@@ -177,13 +177,20 @@ fn is_json(headers: &HeaderMap) -> bool {
 }
 
 fn parse(bytes: &[u8]) -> Result<RequestBody, Problem> {
-    let body = serde_json::from_slice(bytes).map_err(|e| match e.classify() {
-        Category::Data => Problem::new(
-            Code::InvalidRequest,
-            format!("the body is not a valid request: {e}"),
-        ),
-        _ => Problem::new(Code::InvalidJson, format!("the body is not JSON: {e}")),
-    })?;
+    let not_json = |e: serde_json::Error| {
+        Problem::new(Code::InvalidJson, format!("the body is not JSON: {e}"))
+    };
+    let mut json = serde_json::Deserializer::from_slice(bytes);
+    let body =
+        serde_path_to_error::deserialize(&mut json).map_err(|e| match e.inner().classify() {
+            // Names the field, too.
+            Category::Data => Problem::new(
+                Code::InvalidRequest,
+                format!("the body is not a valid request: {e}"),
+            ),
+            _ => not_json(e.into_inner()),
+        })?;
+    json.end().map_err(not_json)?;
     // Deserializers of structs take their fields from an array, too.
     if bytes.trim_ascii_start().first() != Some(&b'{') {
         return Err(Problem::new(

@@ -126,7 +126,7 @@ impl EventBody {
     }
 }
 
-/// The steps of the pipeline, in their order. The same words name modules, spans and record fields.
+/// The steps of the pipeline, in their order; the last one, finish, is told by `end`. The same words name modules, spans and record fields.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Stage {
@@ -142,20 +142,17 @@ pub enum Stage {
     PostHook,
     /// Push the branch and open the pull request.
     PullRequest,
-    /// Record the end.
-    Finish,
 }
 
 impl Stage {
     /// Every stage in order.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 6] = [
         Self::Clone,
         Self::Materialize,
         Self::PreHook,
         Self::AgentRun,
         Self::PostHook,
         Self::PullRequest,
-        Self::Finish,
     ];
 
     /// The word for it.
@@ -168,7 +165,6 @@ impl Stage {
             Self::AgentRun => "agent_run",
             Self::PostHook => "post_hook",
             Self::PullRequest => "pull_request",
-            Self::Finish => "finish",
         }
     }
 }

@@ -88,10 +88,10 @@ pub enum BadRequest {
     #[error(transparent)]
     Name(#[from] InvalidName),
     /// The repository's address is not valid or not allowed.
-    #[error(transparent)]
+    #[error("repo_url: {0}")]
     Url(#[from] InvalidUrl),
     /// The base ref is not valid.
-    #[error(transparent)]
+    #[error("base_ref: {0}")]
     Ref(#[from] InvalidRef),
     /// A base ref makes no sense here.
     #[error("base_ref needs a repo_url: a local task has no branches")]

@@ -1,11 +1,11 @@
 //! **agent run**: starts the agent, streams its output through the plugin, holds its deadline, and stops it when told to.
 
 use std::collections::BTreeMap;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use super::materialize::{Launch, host_failed, plugin_failed};
+use super::materialize::{Launch, plugin_failed};
 use super::reporter::persist;
 use super::{Attempt, Halt, Interrupt};
 use crate::git::Git;
@@ -586,23 +586,30 @@ fn environment_value(value: &ResolvedEnv) -> Result<Option<OsString>, Failure> {
                 format!("set the variable {name} in the server's environment"),
             )),
         },
-        ResolvedEnv::Inherit(name) if is_secret(name) => Err(host_failed(format!(
-            "the plugin wants to inherit the variable {name}, which looks like a secret: it must ask for it as a secret"
-        ))),
+        ResolvedEnv::Inherit(name) if is_secret(name) => Err(Failure::new(
+            FailureClass::Plugin,
+            format!("the plugin wants to inherit the variable {name}, which looks like a secret"),
+            "the plugin's author must ask for it as a secret, which the profile can grant by name",
+        )),
         ResolvedEnv::Inherit(name) => Ok(std::env::var_os(name)),
     }
 }
 
 /// Whether a variable must be asked for as a secret, under a grant that names it.
 fn is_secret(name: &str) -> bool {
+    const WORDS: [&str; 6] = [
+        "KEY",
+        "TOKEN",
+        "SECRET",
+        "PASSWORD",
+        "PASSWD",
+        "CREDENTIALS",
+    ];
     let name = name.to_ascii_uppercase();
     let own = crate::config::SETTINGS
         .iter()
-        .any(|s| s.secret && OsStr::new(s.env) == OsStr::new(&name));
-    own || name.starts_with("AGENTICORE_")
-        || ["KEY", "TOKEN", "SECRET", "PASSWORD", "PASSWD", "CREDENTIAL"]
-            .iter()
-            .any(|word| name.contains(word))
+        .any(|s| s.secret && s.env == name);
+    own || name.starts_with("AGENTICORE_") || name.split('_').any(|word| WORDS.contains(&word))
 }
 
 #[cfg(test)]
@@ -620,7 +627,7 @@ mod tests {
         ] {
             assert!(is_secret(name), "{name}");
         }
-        for name in ["HTTP_PROXY", "MODEL", "EDITOR"] {
+        for name in ["HTTP_PROXY", "MAX_OUTPUT_TOKENS", "EDITOR"] {
             assert!(!is_secret(name), "{name}");
         }
     }

@@ -1,8 +1,9 @@
-//! **finish**: records how the attempt ended and releases what it held, whatever happened before.
+//! **finish**: records how the attempt ended and releases what it held, whatever happened before. Its event is `end`, which the
+//! queue adds with the record.
 
 use super::reporter::persist;
 use super::{Attempt, Halt, Interrupt};
-use crate::job::{Outcome, Requeue, Stage, StageState};
+use crate::job::{Outcome, Requeue};
 use crate::queue::QueueError;
 
 impl Attempt<'_> {
@@ -17,9 +18,6 @@ impl Attempt<'_> {
                 return;
             }
         };
-        if outcome.is_some() {
-            self.tell(Stage::Finish, StageState::Started, None).await;
-        }
         self.reporter.close().await;
         let (queue, lease, run) = (&self.pod.queue, &self.lease, &self.job.run);
         let recorded = match &outcome {

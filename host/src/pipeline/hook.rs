@@ -55,7 +55,7 @@ impl Attempt<'_> {
     ) -> Result<(PreJob, CallReport), PluginError> {
         let plugins = &self.pod.plugins;
         let plugin = plugins.load(&hook.plugin).await?;
-        let context = plugins.context(&hook.plugin, self.job.id)?;
+        let context = plugins.context(&plugin, &hook.plugin, self.job.id)?;
         plugins
             .host()
             .pre_job(
@@ -102,7 +102,7 @@ impl Attempt<'_> {
     ) -> Result<Vec<(String, String)>, PluginError> {
         let plugins = &self.pod.plugins;
         let plugin = plugins.load(&hook.plugin).await?;
-        let context = plugins.context(&hook.plugin, self.job.id)?;
+        let context = plugins.context(&plugin, &hook.plugin, self.job.id)?;
         let (review, report) = plugins
             .host()
             .post_job(

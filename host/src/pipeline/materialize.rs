@@ -76,7 +76,7 @@ impl Attempt<'_> {
         let reference = &profile.plugin;
         let plugin = plugins.load(reference).await.map_err(plugin_failed)?;
         let context = plugins
-            .context(reference, self.job.id)
+            .context(&plugin, reference, self.job.id)
             .map_err(plugin_failed)?;
         let name = plugin
             .description()

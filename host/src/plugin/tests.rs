@@ -14,4 +14,5 @@ mod loading;
 mod output;
 mod policies;
 mod sandbox;
+mod shipped;
 mod support;

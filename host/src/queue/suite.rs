@@ -1,11 +1,6 @@
 //! What every store must do, as a suite that runs over each of them.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "tests"
-)]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
 use std::collections::HashSet;
 use std::sync::Arc;

@@ -11,6 +11,8 @@ use crate::plugin::policy::env;
 use crate::plugin::tree::CheckedTree;
 use crate::plugin::{path, text};
 
+/// Bytes of a program's path, as much as Linux takes.
+const MAX_PROGRAM: usize = 4096;
 /// Bytes of one argument or variable that Linux can pass to a program.
 const MAX_ARGUMENT: usize = 128 * 1024 - 1;
 /// Bytes of all of them together, well below what Linux allows.
@@ -28,22 +30,25 @@ fn wrong(message: impl Into<String>) -> PluginError {
 
 pub(super) fn check_program(program: &str) -> Result<(), PluginError> {
     let shown = text::line(program, 100);
-    let name = |name: &str| {
-        !name.is_empty() && !name.starts_with('-') && !name.contains(char::is_whitespace)
-    };
+    let refused = |why: &str| Err(wrong(format!("the program `{shown}` {why}")));
+    // Its place is the operator's affair, however deep; only the grant can say whether it may be started.
     match program.strip_prefix('/') {
-        Some(rest) => path::check("the program", rest)?,
         None if program.contains('/') => {
-            return Err(wrong(format!(
-                "the program `{shown}` is a relative path; use a name or an absolute path"
-            )));
+            refused("is a relative path; use a name or an absolute path")
         }
-        None => path::check("the program", program)?,
-    }
-    if name(program) {
-        Ok(())
-    } else {
-        Err(wrong(format!("`{shown}` is not the name of a program")))
+        _ if program.is_empty() || program.ends_with('/') || program.starts_with('-') => {
+            refused("is not the name of a program")
+        }
+        _ if program.len() > MAX_PROGRAM => refused("is longer than 4,096 bytes"),
+        _ if program.chars().any(text::is_deceptive) => {
+            refused("has a control, invisible or bidirectional character")
+        }
+        None if program.contains(char::is_whitespace) => refused("is a command line; use a name"),
+        None if program == "." || program == ".." => refused("is not the name of a program"),
+        Some(rest) if rest.split('/').any(|name| ["", ".", ".."].contains(&name)) => {
+            refused("is not a plain path")
+        }
+        _ => Ok(()),
     }
 }
 
@@ -111,7 +116,7 @@ pub(in crate::plugin) fn check_env(vars: &[EnvVar]) -> Result<(), PluginError> {
                 text::line(name, 100)
             )));
         }
-        if name.to_ascii_uppercase().starts_with(RESERVED_ENV) {
+        if is_reserved(name) {
             return Err(wrong(format!("the variable `{name}` is the host's own")));
         }
         if !names.insert(name) {
@@ -122,6 +127,10 @@ pub(in crate::plugin) fn check_env(vars: &[EnvVar]) -> Result<(), PluginError> {
     check_total("variables", vars.len(), bytes)
 }
 
+fn is_reserved(name: &str) -> bool {
+    name.to_ascii_uppercase().starts_with(RESERVED_ENV)
+}
+
 fn check_env_value(name: &str, value: &EnvValue) -> Result<usize, PluginError> {
     match value {
         EnvValue::Literal(text) => check_text(&format!("the variable `{name}`"), text),
@@ -129,6 +138,10 @@ fn check_env_value(name: &str, value: &EnvValue) -> Result<usize, PluginError> {
             check_location(&format!("the variable `{name}`"), location)?;
             Ok(location.prefix.len() + location.path.len())
         }
+        // These configure the server, its own keys among them; no grant hands them to an agent.
+        EnvValue::Inherit(source) if is_reserved(source) => Err(wrong(format!(
+            "the variable `{name}` takes its value from `{source}`, which is the host's own"
+        ))),
         EnvValue::Secret(source) | EnvValue::OptionalSecret(source) | EnvValue::Inherit(source) => {
             if env::is_name(source) {
                 Ok(0)

@@ -113,6 +113,7 @@ async fn malformed_plans() {
         json!({"env": {"A=B": "x"}}),
         json!({"env": {"": "x"}}),
         json!({"env": {"AGENTICORE_JOB": "x"}}),
+        json!({"env": {"A": "inherit:AGENTICORE_API_KEYS"}}),
         json!({"env": {"CONFIG": "x"}}),
         json!({"env": {"A": "a\0b"}}),
         json!({"env": {"A": "secret:not a name"}}),

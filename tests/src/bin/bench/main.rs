@@ -8,6 +8,7 @@
 mod http;
 mod jobs;
 mod load;
+mod plugin;
 mod report;
 mod resources;
 
@@ -27,7 +28,7 @@ struct Row {
 }
 
 /// Every row, in the order of the report.
-const ROWS: [Row; 6] = [
+const ROWS: [Row; 7] = [
     Row {
         name: "start",
         run: || resources::start().boxed(),
@@ -35,6 +36,10 @@ const ROWS: [Row; 6] = [
     Row {
         name: "memory",
         run: || resources::memory().boxed(),
+    },
+    Row {
+        name: "plugin",
+        run: || plugin::materialize().boxed(),
     },
     Row {
         name: "latency",

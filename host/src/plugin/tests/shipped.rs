@@ -1,0 +1,84 @@
+//! The plugins that are part of the product, under the policies that are.
+
+use std::path::Path;
+
+use serde::Deserialize;
+use serde_json::json;
+
+use super::support::{context, host, layers, request};
+use crate::plugin::types::SessionStart;
+use crate::plugin::{CallContext, Grants, PlanRequest};
+
+/// As far as `profiles/defaults.yml` matters here.
+#[derive(Deserialize)]
+struct Defaults {
+    plugin: DefaultPlugin,
+}
+
+#[derive(Deserialize)]
+struct DefaultPlugin {
+    component: String,
+    grants: Grants,
+}
+
+fn component(name: &str) -> Vec<u8> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../plugins/dist/{name}.wasm"));
+    match std::fs::read(&path) {
+        Ok(bytes) => bytes,
+        Err(error) => panic!("{}: {error}; run `cargo xtask plugins`", path.display()),
+    }
+}
+
+#[tokio::test]
+async fn the_default_plugin_plans_under_the_default_grants() {
+    let Defaults { plugin: default } = serde_saphyr::from_str(crate::bundled::defaults()).unwrap();
+    let plugin = host().load(component(&default.component)).await.unwrap();
+    assert!(
+        plugin.imports().iter().all(|import| !import.refused),
+        "{:?}",
+        plugin.imports()
+    );
+    let context = CallContext {
+        grants: default.grants,
+        ..context()
+    };
+    let id = || "5f0c1c6e-2b4f-4c58-9d6a-0c6f1d2e3a4b".to_owned();
+    let operators = [
+        json!({"uid": 10001}),
+        json!({"uid": 0, "otel": {"enabled": true, "endpoint": "http://127.0.0.1:4318"}}),
+    ];
+    for operator in operators {
+        for session in [
+            SessionStart::Fresh(id()),
+            SessionStart::Recover(id()),
+            SessionStart::Continue(id()),
+        ] {
+            let request = PlanRequest {
+                session,
+                operator: operator.clone(),
+                layers: layers(),
+                ..request(json!({}))
+            };
+            let (plan, report) = host()
+                .materialize(&plugin, &context, &request)
+                .await
+                .unwrap();
+            assert!(!plan.arguments.is_empty() && report.denials.is_empty());
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_shell_plans_with_the_grant_of_its_program_alone() {
+    let plugin = host().load(component("shell")).await.unwrap();
+    let grants = ["program:sh".parse().unwrap()].into_iter().collect();
+    let context = CallContext {
+        grants,
+        ..context()
+    };
+    let (plan, _) = host()
+        .materialize(&plugin, &context, &request(json!({})))
+        .await
+        .unwrap();
+    assert_eq!(plan.program, "sh");
+}
