@@ -10,8 +10,10 @@
 //! | `GET /jobs/{id}`, `DELETE /jobs/{id}` | the job; cancels it |
 //! | `GET /jobs/{id}/events` | its events, as SSE, lines or pages |
 //! | `GET /profiles` | every profile |
+//! | `POST /drain`, `GET /drain`, `DELETE /drain` | drains this pod; how far it is; takes it back |
 //! | `GET /health`, `/livez`, `/readyz`, `/healthz` | how the server is; these need no key |
 
+mod drain;
 mod error;
 mod events;
 mod follow;
@@ -38,6 +40,7 @@ use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::config::Config;
+use crate::drain::Drain;
 use crate::job::{Record, RequestBody};
 use crate::queue::Queue;
 use crate::service::{Readiness, Service, SubmitError};
@@ -56,6 +59,9 @@ pub trait Core: Send + Sync + 'static {
 
     /// The queue.
     fn queue(&self) -> &dyn Queue;
+
+    /// The pod's drain.
+    fn drain(&self) -> &Drain;
 
     /// Cancelled when the server begins to stop; streams and waits end then.
     fn stopping(&self) -> &CancellationToken;
@@ -81,6 +87,10 @@ impl Core for Service {
 
     fn queue(&self) -> &dyn Queue {
         Self::queue(self)
+    }
+
+    fn drain(&self) -> &Drain {
+        Self::drain(self)
     }
 
     fn stopping(&self) -> &CancellationToken {
@@ -112,6 +122,10 @@ pub fn router(core: impl Core) -> Router {
         .route("/jobs/{id}", get(jobs::show).delete(jobs::cancel))
         .route("/jobs/{id}/events", get(events::events))
         .route("/profiles", get(status::profiles))
+        .route(
+            "/drain",
+            get(drain::show).post(drain::begin).delete(drain::cancel),
+        )
         .route("/health", get(status::health))
         .route("/livez", get(status::alive))
         .route("/readyz", get(status::ready))

@@ -8,6 +8,7 @@ mod cancel;
 mod completions;
 mod config;
 mod context;
+mod drain;
 mod events;
 mod exit;
 mod follow;
@@ -42,7 +43,7 @@ use self::output::{Format, Output};
 /// Runs coding agents as jobs, on this machine or on a fleet.
 ///
 /// Exit codes: 0 done or succeeded; 1 failed; 2 wrong usage or request; 3 cancelled or expired; 4 not allowed; 5 not found;
-/// 6 waited too long; 7 server not reachable; 130 interrupted.
+/// 6 waited too long; 7 server not reachable; 8 drained, but jobs were handed off; 130 interrupted.
 #[derive(Debug, Parser)]
 #[command(
     name = "agenticore",
@@ -106,6 +107,9 @@ enum Command {
     Logs(logs::Args),
     Wait(wait::Args),
     Cancel(cancel::Args),
+    Drain(drain::Args),
+    /// Let a pod that was drained claim jobs again
+    Undrain,
     /// List the profiles of the server
     Profiles,
     Plugin(plugin::Args),
@@ -161,6 +165,8 @@ async fn dispatch(command: Command, context: &Context) -> anyhow::Result<ExitCod
         Command::Logs(args) => logs::run(args, context).await,
         Command::Wait(args) => wait::run(args, context).await,
         Command::Cancel(args) => cancel::run(args, context).await,
+        Command::Drain(args) => drain::run(args, context).await,
+        Command::Undrain => drain::undo(context).await,
         Command::Profiles => profiles::run(context).await,
         Command::Plugin(args) => plugin::run(args, context).await,
         Command::Status => status::run(context).await,

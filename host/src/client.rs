@@ -26,6 +26,7 @@ use url::{Host, Url};
 pub use self::error::ClientError;
 pub use self::events::Update;
 
+use crate::drain::DrainStatus;
 use crate::job::{Record, RequestBody, Status};
 
 /// How long a connection may take.
@@ -209,6 +210,35 @@ impl Client {
         Ok(self.answer::<Profiles>(request).await?.profiles)
     }
 
+    /// Asks the pod to drain within `seconds`; returns at once.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn drain(&self, seconds: u64) -> Result<DrainStatus, ClientError> {
+        let request = self
+            .request(Method::POST, &["drain"])
+            .json(&serde_json::json!({"timeout_seconds": seconds}));
+        Ok(self.answer::<DrainAnswer>(request).await?.drain)
+    }
+
+    /// How far the pod's drain is.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn drain_status(&self) -> Result<DrainStatus, ClientError> {
+        let request = self.request(Method::GET, &["drain"]);
+        Ok(self.answer::<DrainAnswer>(request).await?.drain)
+    }
+
+    /// Takes the pod's drain back.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn undrain(&self) -> Result<DrainStatus, ClientError> {
+        let request = self.request(Method::DELETE, &["drain"]);
+        Ok(self.answer::<DrainAnswer>(request).await?.drain)
+    }
+
     /// Whether the server is up, and whether it is ready and why not.
     ///
     /// # Errors
@@ -261,6 +291,11 @@ impl Client {
             })?;
         serde_json::from_slice(&bytes).map_err(|e| ClientError::Unexpected(e.to_string()))
     }
+}
+
+#[derive(Deserialize)]
+struct DrainAnswer {
+    drain: DrainStatus,
 }
 
 #[derive(Deserialize)]

@@ -17,7 +17,7 @@ pub use ids::{Fence, InvalidName, JobId, PodName, ProfileName, SessionId};
 pub use outcome::{Failure, FailureClass, Outcome};
 pub use record::{Record, Status};
 pub use request::{BadRequest, Mode, Request, RequestBody, RequestPolicy};
-pub use run::{PluginUse, Run, Usage};
+pub use run::{PluginUse, Run, Transcript, Usage};
 pub use state::{IllegalTransition, Requeue, State, Transition};
 
 use jiff::Timestamp;

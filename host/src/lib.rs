@@ -12,6 +12,7 @@ pub mod job;
 
 pub mod queue;
 
+pub mod drain;
 pub mod pod;
 pub mod worker;
 

@@ -10,6 +10,7 @@ mod finish;
 mod hook;
 mod materialize;
 mod reporter;
+mod session;
 
 use std::sync::Arc;
 
@@ -77,8 +78,8 @@ struct Attempt<'a> {
     reporter: Reporter,
 }
 
-/// Runs a claimed job to its end, whatever that is, and records it.
-pub(crate) async fn run(pod: &Pod, claim: Claim, hand_off: CancellationToken) {
+/// Runs a claimed job to its end, whatever that is, and records it. Returns whether it went back to the queue.
+pub(crate) async fn run(pod: &Pod, claim: Claim, hand_off: CancellationToken) -> bool {
     let Claim { job, lease } = claim;
     let interrupts = Interrupts {
         lease: lease.clone(),
@@ -93,7 +94,7 @@ pub(crate) async fn run(pod: &Pod, claim: Claim, hand_off: CancellationToken) {
         reporter,
     };
     let ended = attempt.steps().await;
-    attempt.finish(ended).await;
+    attempt.finish(ended).await
 }
 
 impl Attempt<'_> {

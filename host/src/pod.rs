@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use crate::config::Config;
 use crate::git::RepoCache;
-use crate::job::JobId;
+use crate::job::{JobId, Record, SessionId};
 use crate::plugins::Plugins;
 use crate::process::Instance;
 use crate::profile::ProfileStore;
-use crate::queue::Queue;
+use crate::queue::{Filter, Queue, QueueError};
 
 /// The folder in a job's worktree that holds its configuration in local mode. Git never sees it.
 pub const LOCAL_CONFIG_DIR: &str = ".agenticore";
@@ -44,5 +44,38 @@ impl Pod {
             Some(root) => root.join("jobs").join(job.to_string()),
             None => work_dir.join(LOCAL_CONFIG_DIR),
         }
+    }
+
+    /// The job that went on with a session last, leaving out `but`.
+    ///
+    /// # Errors
+    /// [`QueueError::Storage`].
+    pub async fn last_job_of(
+        &self,
+        session: &SessionId,
+        but: Option<JobId>,
+    ) -> Result<Option<Record>, QueueError> {
+        let filter = Filter {
+            limit: 2,
+            session: Some(session.clone()),
+            ..Filter::default()
+        };
+        let found = self.queue.list(&filter).await?.jobs;
+        let but = but.map(|id| id.to_string());
+        Ok(found.into_iter().find(|job| Some(&job.id) != but.as_ref()))
+    }
+
+    /// Where the record of a job's session is: in its config directory, or where it was put before that was removed.
+    #[must_use]
+    pub fn session_dir(&self, job: &Record) -> Option<PathBuf> {
+        let kept = self.kept_session_dir(&job.id);
+        let dirs = job.job_config_dir.iter().map(PathBuf::from).chain([kept]);
+        dirs.into_iter().find(|dir| dir.is_dir())
+    }
+
+    /// Where a session goes whose job's directory is removed.
+    #[must_use]
+    pub fn kept_session_dir(&self, job: &str) -> PathBuf {
+        self.config.home.join("sessions").join(job)
     }
 }

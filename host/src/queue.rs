@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::job::{
     Event, EventBody, Fence, IllegalTransition, Job, JobId, Outcome, PodName, Record, Requeue, Run,
-    Status,
+    SessionId, Status,
 };
 
 /// Where jobs wait, and where everything known of them is kept.
@@ -148,6 +148,8 @@ pub struct Filter {
     pub repo: Option<String>,
     /// Only this pod.
     pub pod: Option<String>,
+    /// Only jobs whose agent had this session.
+    pub session: Option<SessionId>,
     /// Only jobs accepted at or after this time.
     pub since: Option<Timestamp>,
     /// Only jobs whose task holds this text.

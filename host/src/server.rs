@@ -1,7 +1,6 @@
 //! One process that serves: the queue, the workers and the HTTP face, started and stopped together.
 
 use std::net::SocketAddr;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api;
 use crate::config::Config;
+use crate::drain::{Drain, HAND_OFF_TIME};
 use crate::git::{FlockLock, Git, GitOptions, HostToken, NoCredentials, RepoCache};
 use crate::job::{Event, EventBody, Record, RequestBody};
 use crate::plugins::Plugins;
@@ -22,12 +22,12 @@ use crate::profile::{ProfileRoot, ProfileStore, Source};
 use crate::queue::Cursor;
 use crate::queue::embedded::Embedded;
 use crate::service::Service;
-use crate::worker::{self, Shutdown};
+use crate::worker;
 
 /// How often jobs whose time is over are looked for.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
-/// How long a hand-off may take: the agent's way to its next tool boundary, its end, and the record.
-const HAND_OFF_TIME: Duration = Duration::from_secs(30);
+/// How much longer than its time a drain may take before the server gives up on it.
+const DRAIN_GRACE: Duration = Duration::from_secs(5);
 /// How long open connections get once the jobs are gone.
 const CONNECTION_GRACE: Duration = Duration::from_secs(2);
 
@@ -79,7 +79,7 @@ pub async fn run_local(
         ..config
     };
     let host = Host::start(config).await?;
-    let worker = tokio::spawn(worker::run(host.pod.clone(), host.shutdown.clone()));
+    let worker = tokio::spawn(worker::run(host.pod.clone(), host.drain.clone()));
     let _abort = AbortOnDrop(worker.abort_handle());
     let id = host.service.submit(request).await?.id.parse()?;
     let queue = &host.pod.queue;
@@ -113,7 +113,8 @@ impl Drop for AbortOnDrop {
 struct Host {
     pod: Arc<Pod>,
     service: Service,
-    shutdown: Shutdown,
+    drain: Drain,
+    stopping: CancellationToken,
     warm: CancellationToken,
     _reaper: process::Reaper,
 }
@@ -143,12 +144,14 @@ impl Host {
         });
         // Nobody runs yet, so whatever is there was left behind.
         drop(std::fs::remove_dir_all(pod.temp_root()));
-        let (shutdown, warm) = (Shutdown::default(), CancellationToken::new());
-        let service = Service::new(pod.clone(), shutdown.stop_claiming.clone(), warm.clone());
+        let drain = Drain::default();
+        let (stopping, warm) = (CancellationToken::new(), CancellationToken::new());
+        let service = Service::new(pod.clone(), drain.clone(), stopping.clone(), warm.clone());
         Ok(Self {
             pod,
             service,
-            shutdown,
+            drain,
+            stopping,
             warm,
             _reaper: reaper,
         })
@@ -160,7 +163,9 @@ impl Host {
             pod.plugins.prewarm().await;
             warm.cancel();
         });
-        let worker = tokio::spawn(worker::run(self.pod.clone(), self.shutdown.clone()));
+        let worker = tokio::spawn(worker::run(self.pod.clone(), self.drain.clone()));
+        let drain = self.drain.clone();
+        let timekeeper = tokio::spawn(async move { drain.keep_time().await });
         let sweeper = tokio::spawn(sweep(self.pod.clone()));
         let closed = CancellationToken::new();
         let router =
@@ -170,8 +175,12 @@ impl Host {
         let http = tokio::spawn(http.into_future());
 
         let signal = signals.next().await;
-        tracing::info!(signal, "stopping: no more jobs are claimed");
-        self.drain(worker, &mut signals).await;
+        tracing::info!(signal, "stopping");
+        self.stopping.cancel();
+        self.drain(&mut signals).await;
+        self.drain.close();
+        worker.abort();
+        timekeeper.abort();
         closed.cancel();
         prewarm.abort();
         sweeper.abort();
@@ -184,20 +193,23 @@ impl Host {
     }
 
     /// Lets jobs end, then hands the rest back to the queue. A second signal hands them back at once.
-    async fn drain(&self, worker: tokio::task::JoinHandle<()>, signals: &mut Signals) {
-        self.shutdown.stop_claiming.cancel();
-        let mut worker = pin!(worker);
+    async fn drain(&self, signals: &mut Signals) {
+        let timeout = self.pod.config.drain_timeout;
+        self.drain.begin(timeout);
+        let hurried = async {
+            signals.next().await;
+            self.drain.begin(HAND_OFF_TIME);
+            std::future::pending::<()>().await;
+        };
+        let drained = tokio::time::timeout(
+            timeout.max(HAND_OFF_TIME) + DRAIN_GRACE,
+            self.drain.drained(),
+        );
         tokio::select! {
-            _ = &mut worker => return,
-            () = tokio::time::sleep(self.pod.config.drain_timeout) => {}
-            _ = signals.next() => {}
-        }
-        tracing::info!("handing running jobs back to the queue");
-        self.shutdown.hand_off.cancel();
-        if tokio::time::timeout(HAND_OFF_TIME, worker).await.is_err() {
-            tracing::error!(
-                "not every job could be handed off in time; the next start goes on with them"
-            );
+            drained = drained => if drained.is_err() {
+                tracing::error!("not every job could be handed off in time; the next start goes on with them");
+            },
+            () = hurried => {}
         }
     }
 }

@@ -9,8 +9,9 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::config::Config;
+use crate::drain::Drain;
 use crate::git::UrlPolicy;
-use crate::job::{BadRequest, Job, JobId, Record, RequestBody, RequestPolicy};
+use crate::job::{BadRequest, Job, JobId, Record, RequestBody, RequestPolicy, SessionId};
 use crate::pod::Pod;
 use crate::profile::Profile;
 use crate::queue::{Queue, QueueError};
@@ -19,6 +20,7 @@ use crate::queue::{Queue, QueueError};
 #[derive(Clone)]
 pub struct Service {
     pod: Arc<Pod>,
+    drain: Drain,
     stopping: CancellationToken,
     /// Cancelled once every bundled plugin is loaded.
     warm: CancellationToken,
@@ -51,6 +53,21 @@ pub enum SubmitError {
         "profile {0:?} is for servers on a loopback address only; the operator can allow it with AGENTICORE_ALLOW_LOCAL_PROFILES=true"
     )]
     LocalOnly(String),
+    /// No job has the session that the request wants to go on with.
+    #[error(
+        "no job of this server has the session {0}; it may have been forgotten after its time to live (AGENTICORE_JOB_TTL)"
+    )]
+    UnknownSession(SessionId),
+    /// A job is still at work in that session.
+    #[error(
+        "the job {job} is still at work in the session {session}; wait for its end or cancel it first"
+    )]
+    BusySession {
+        /// The session.
+        session: SessionId,
+        /// The job.
+        job: String,
+    },
     /// The server is about to stop.
     #[error("this server is stopping and takes no new jobs; try again in a moment")]
     Stopping,
@@ -80,11 +97,17 @@ pub struct Check {
 }
 
 impl Service {
-    /// The core over a pod. `stopping` is cancelled when the server begins to stop, `warm` once its plugins are loaded.
+    /// The core over a pod and its `drain`. `stopping` is cancelled when the server begins to stop, `warm` once its plugins are loaded.
     #[must_use]
-    pub fn new(pod: Arc<Pod>, stopping: CancellationToken, warm: CancellationToken) -> Self {
+    pub fn new(
+        pod: Arc<Pod>,
+        drain: Drain,
+        stopping: CancellationToken,
+        warm: CancellationToken,
+    ) -> Self {
         Self {
             pod,
+            drain,
             stopping,
             warm,
         }
@@ -100,6 +123,12 @@ impl Service {
     #[must_use]
     pub fn queue(&self) -> &dyn Queue {
         &*self.pod.queue
+    }
+
+    /// The pod's drain.
+    #[must_use]
+    pub fn drain(&self) -> &Drain {
+        &self.drain
     }
 
     /// Cancelled when the server begins to stop: streams end within a second then.
@@ -125,11 +154,26 @@ impl Service {
             ttl_seconds: config.job_ttl.as_secs(),
         };
         let request = body.parse(&policy)?;
+        if let Some(session) = &request.session_id {
+            self.check_session(session).await?;
+        }
         let profile = self.profile(request.profile.as_str()).await?;
         self.check(&profile).await?;
         let job = Job::new(JobId::random(), request, Timestamp::now());
         tracing::info!(job = %job.id, profile = %profile.name, "job accepted");
         Ok(self.pod.queue.submit(job).await?)
+    }
+
+    /// Two agents in one session would each lose what the other says.
+    async fn check_session(&self, session: &SessionId) -> Result<(), SubmitError> {
+        match self.pod.last_job_of(session, None).await? {
+            None => Err(SubmitError::UnknownSession(session.clone())),
+            Some(job) if !job.status.is_ended() => Err(SubmitError::BusySession {
+                session: session.clone(),
+                job: job.id,
+            }),
+            Some(_) => Ok(()),
+        }
     }
 
     async fn profile(&self, name: &str) -> Result<Arc<Profile>, SubmitError> {
@@ -209,7 +253,7 @@ impl Service {
     /// Whether the server should get traffic.
     pub async fn readiness(&self) -> Readiness {
         let depth = self.pod.queue.depth().await;
-        let claiming = !self.stopping.is_cancelled();
+        let claiming = self.drain.is_serving();
         let warm = self.warm.is_cancelled();
         let checks = vec![
             Check {
@@ -218,7 +262,7 @@ impl Service {
                 detail: if claiming {
                     "takes jobs"
                 } else {
-                    "is stopping and takes no jobs"
+                    "is draining and takes no jobs"
                 }
                 .into(),
             },

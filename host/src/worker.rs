@@ -10,9 +10,9 @@ use std::time::Duration;
 use futures::FutureExt;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
+use crate::drain::{Drain, Running};
 use crate::job::{Failure, FailureClass, Outcome};
 use crate::pipeline;
 use crate::pod::Pod;
@@ -21,35 +21,29 @@ use crate::queue::{Claim, QueueError};
 /// How long the loop waits after the store failed.
 const PAUSE_AFTER_ERROR: Duration = Duration::from_secs(1);
 
-/// When a pod stops, and how hard.
-#[derive(Debug, Clone, Default)]
-pub struct Shutdown {
-    /// No more jobs are claimed.
-    pub stop_claiming: CancellationToken,
-    /// Running jobs are handed back to the queue.
-    pub hand_off: CancellationToken,
-}
-
-/// Claims and runs jobs until `shutdown.stop_claiming`, then waits for the jobs that run.
-pub async fn run(pod: Arc<Pod>, shutdown: Shutdown) {
+/// Claims and runs jobs, except while the pod drains, until `drain` is closed; then waits for the jobs that run.
+pub async fn run(pod: Arc<Pod>, drain: Drain) {
     let permits = Arc::new(Semaphore::new(pod.config.max_parallel_jobs));
     let mut runs = JoinSet::new();
-    loop {
+    while drain.serving().await.is_some() {
         let permit = tokio::select! {
             biased;
-            () = shutdown.stop_claiming.cancelled() => break,
+            () = drain.begun() => continue,
             permit = permits.clone().acquire_owned() => permit,
+        };
+        let Some(claiming) = drain.claiming() else {
+            continue;
         };
         let claimed = tokio::select! {
             biased;
-            () = shutdown.stop_claiming.cancelled() => break,
+            () = drain.begun() => continue,
             claimed = pod.queue.claim(&pod.config.pod_name) => claimed,
         };
         match claimed {
             Ok(claim) => {
                 let span =
                     tracing::info_span!("job", job = %claim.job.id, attempt = claim.job.attempt);
-                let run = run_one(pod.clone(), claim, shutdown.hand_off.clone());
+                let run = run_one(pod.clone(), claim, claiming.run());
                 runs.spawn(
                     async move {
                         run.await;
@@ -68,11 +62,14 @@ pub async fn run(pod: Arc<Pod>, shutdown: Shutdown) {
     while runs.join_next().await.is_some() {}
 }
 
-async fn run_one(pod: Arc<Pod>, claim: Claim, hand_off: CancellationToken) {
+async fn run_one(pod: Arc<Pod>, claim: Claim, running: Running) {
     let (lease, run) = (claim.lease.clone(), claim.job.run.clone());
-    let ended = AssertUnwindSafe(pipeline::run(&pod, claim, hand_off))
+    let ended = AssertUnwindSafe(pipeline::run(&pod, claim, running.hand_off.clone()))
         .catch_unwind()
         .await;
+    if let Ok(true) = ended {
+        running.handed_off();
+    }
     if ended.is_err() {
         tracing::error!("the run of this job panicked");
         let failure = Failure::new(

@@ -44,6 +44,8 @@ pub(super) enum Code {
     UnsupportedMediaType,
     /// There is no such profile.
     UnknownProfile,
+    /// No job has the session.
+    UnknownSession,
     /// The profile cannot be used.
     BrokenProfile,
     /// Our fault.
@@ -79,6 +81,7 @@ impl Code {
             Self::PayloadTooLarge => (S::PAYLOAD_TOO_LARGE, "payload_too_large"),
             Self::UnsupportedMediaType => (S::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type"),
             Self::UnknownProfile => (S::UNPROCESSABLE_ENTITY, "unknown_profile"),
+            Self::UnknownSession => (S::UNPROCESSABLE_ENTITY, "unknown_session"),
             Self::BrokenProfile => (S::UNPROCESSABLE_ENTITY, "broken_profile"),
             Self::Internal => (S::INTERNAL_SERVER_ERROR, "internal"),
             Self::StorageFailed => (S::INTERNAL_SERVER_ERROR, "storage_failed"),
@@ -160,6 +163,8 @@ impl From<SubmitError> for Problem {
             SubmitError::UnknownProfile { .. } => Code::UnknownProfile,
             SubmitError::BrokenProfile { .. } => Code::BrokenProfile,
             SubmitError::LocalOnly(_) => Code::LocalOnlyProfile,
+            SubmitError::UnknownSession(_) => Code::UnknownSession,
+            SubmitError::BusySession { .. } => Code::Conflict,
             SubmitError::Stopping => Code::Stopping,
         };
         Self::new(code, e.to_string())

@@ -5,11 +5,12 @@ use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::IntoResponse;
+use serde::de::DeserializeOwned;
 use serde_json::error::Category;
 
 use super::Shared;
 use super::error::{Code, Problem};
-use crate::job::{JobId, RequestBody};
+use crate::job::JobId;
 
 /// The shortest beginning of an id that is looked up.
 const MIN_PREFIX: usize = 6;
@@ -137,12 +138,12 @@ pub(super) fn bad(name: &str, given: &str, rule: &str) -> Problem {
     )
 }
 
-/// The body of `POST /jobs`.
+/// A body that is a JSON object.
 ///
 /// It must be declared as JSON: what a page may send to another origin without asking never is.
-pub(super) struct JobBody(pub(super) RequestBody);
+pub(super) struct JsonBody<T>(pub(super) T);
 
-impl FromRequest<Shared> for JobBody {
+impl<T: DeserializeOwned> FromRequest<Shared> for JsonBody<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, core: &Shared) -> Result<Self, Problem> {
@@ -176,7 +177,7 @@ fn is_json(headers: &HeaderMap) -> bool {
     kind == "application/json" || (kind.starts_with("application/") && kind.ends_with("+json"))
 }
 
-fn parse(bytes: &[u8]) -> Result<RequestBody, Problem> {
+fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     let not_json = |e: serde_json::Error| {
         Problem::new(Code::InvalidJson, format!("the body is not JSON: {e}"))
     };

@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::Shared;
 use super::error::{Code, Problem};
 use super::follow::{Follower, Start};
-use super::input::{JobBody, Params, Target, bad};
+use super::input::{JsonBody, Params, Target, bad};
 use crate::job::{JobId, Record, RequestBody, Status};
 use crate::queue::{Filter, Page};
 
@@ -45,7 +45,7 @@ pub(super) struct Many {
 /// The status is 200 and not 201, as it has always been: scripts compare with it. `Location` names the job all the same.
 pub(super) async fn submit(
     State(core): State<Shared>,
-    JobBody(body): JobBody,
+    JsonBody(body): JsonBody<RequestBody>,
 ) -> Result<impl IntoResponse, Problem> {
     let wait = body.wait;
     let mut record = accept(&core, body).await?;
@@ -99,8 +99,16 @@ pub(super) async fn list(State(core): State<Shared>, uri: Uri) -> Result<Json<Ma
 }
 
 fn filter(uri: &Uri) -> Result<Filter, Problem> {
-    const KNOWN: [&str; 8] = [
-        "limit", "status", "profile", "repo", "pod", "since", "text", "cursor",
+    const KNOWN: [&str; 9] = [
+        "limit",
+        "status",
+        "profile",
+        "repo",
+        "pod",
+        "session_id",
+        "since",
+        "text",
+        "cursor",
     ];
     let params = Params::parse(uri, &KNOWN)?;
     let text = |name| Ok::<_, Problem>(params.one(name)?.map(str::to_owned));
@@ -110,6 +118,7 @@ fn filter(uri: &Uri) -> Result<Filter, Problem> {
         profile: text("profile")?,
         repo: text("repo")?,
         pod: text("pod")?,
+        session: params.parsed("session_id", "the id of an agent's session")?,
         since: params.parsed::<Timestamp>(
             "since",
             "a time such as 2026-11-22T10:00:00Z (a + in it is written %2B)",

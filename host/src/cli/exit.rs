@@ -27,6 +27,8 @@ pub enum ExitCode {
     TimedOut = 6,
     /// No server answers.
     Unreachable = 7,
+    /// The pod is drained, and jobs went back to the queue unfinished.
+    HandedOff = 8,
     /// Interrupted with Ctrl-C.
     Interrupted = 130,
 }

@@ -98,8 +98,8 @@ pub const SETTINGS: &[Setting] = &[
     row(
         "AGENTICORE_DRAIN_TIMEOUT",
         "server.drain_timeout",
-        "30",
-        "Seconds that running jobs get to end when the server is told to stop; then they are handed back to the queue.",
+        "60",
+        "Seconds that a server which is told to stop has in all. Running jobs may end until 30 seconds before; the rest is handed back to the queue.",
     ),
     row(
         "AGENTICORE_SHARED_FS_ROOT",

@@ -8,7 +8,9 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Failure, Fence, Job, Mode, Outcome, PluginUse, Request, Run, State, Usage};
+use super::{
+    Failure, Fence, Job, Mode, Outcome, PluginUse, Request, Run, State, Transcript, Usage,
+};
 use crate::git::{BaseRef, RepoUrl};
 
 /// The status words of the record.
@@ -164,8 +166,8 @@ pub struct Record {
     pub failure: Option<Failure>,
     /// The session it was asked to go on with.
     pub resumed_session_id: Option<String>,
-    /// Where the session is recorded, below `job_config_dir`, and the text that says it can be resumed; none: it cannot.
-    pub transcript: Option<(String, String)>,
+    /// Where the session is recorded; none: it cannot be resumed.
+    pub transcript: Option<Transcript>,
     /// The branch the agent works on.
     pub branch: Option<String>,
     /// The commit the branch began at.

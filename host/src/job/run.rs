@@ -21,7 +21,7 @@ pub struct Run {
     /// The agent's session.
     pub session_id: Option<SessionId>,
     /// Where the agent's record of the session is, as the plan of the last attempt said; none: it cannot be resumed.
-    pub transcript: Option<(String, String)>,
+    pub transcript: Option<Transcript>,
     /// The directory the agent works in.
     pub worktree_path: Option<PathBuf>,
     /// The directory of its configuration.
@@ -58,6 +58,18 @@ pub struct Run {
     pub annotations: BTreeMap<String, String>,
     /// Things the user should know that did not fail the job.
     pub warnings: Vec<String>,
+}
+
+/// Where an agent's record of its session is, below the job's config directory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Transcript {
+    /// A glob that matches its file.
+    pub pattern: String,
+    /// The session can be resumed once the file contains this text.
+    pub marker: String,
+    /// The paths that another attempt, or a job that goes on with the session, needs.
+    #[serde(default)]
+    pub keep: Vec<String>,
 }
 
 /// Tokens spent.

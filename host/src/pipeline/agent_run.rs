@@ -1,9 +1,13 @@
-//! **agent run**: starts the agent, streams its output through the plugin, holds its deadline, and stops it when told to.
+//! **agent run**: starts the agent, streams its output through the plugin, holds its deadline and budget, and stops it when told to.
+
+mod budget;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
+
+use tokio_util::sync::CancellationToken;
 
 use super::materialize::{Launch, plugin_failed};
 use super::reporter::persist;
@@ -13,7 +17,8 @@ use crate::job::{
     AgentEvent, EventBody, Failure, FailureClass, LogStream, Run, Stage, StageState, Usage,
 };
 use crate::plugin::types::{
-    Conclusion, Ending, Exit, Fact, FailureClass as PluginClass, Line, OutputStream, StopPlan,
+    Budget, Conclusion, Ending, Exit, Fact, FailureClass as PluginClass, Line, OutputStream,
+    StopPlan,
 };
 use crate::plugin::{AgentRun, PluginError, ResolvedEnv, ResolvedPlan, RunRequest};
 use crate::process::{
@@ -26,8 +31,8 @@ const OUTPUT_BYTES: usize = 50 * 1000;
 const STDERR_BYTES: usize = 8 * 1024;
 /// How long an agent that is told to end may take before it is killed.
 const TERMINATE_GRACE: Duration = Duration::from_secs(5);
-/// How long an agent may take to reach its next tool boundary when its job is handed off.
-const HAND_OFF_GRACE: Duration = Duration::from_secs(15);
+/// How long an agent may take to reach its next tool boundary when it is asked to stop there.
+const GENTLE_GRACE: Duration = Duration::from_secs(15);
 /// Denials kept on the record.
 const MAX_DENIALS: usize = 100;
 
@@ -41,6 +46,7 @@ pub(super) struct Concluded {
 enum Stopped {
     By(Interrupt),
     TimeLimit(Duration),
+    Budget,
 }
 
 impl Attempt<'_> {
@@ -69,6 +75,8 @@ impl Attempt<'_> {
 
     async fn run_agent(&mut self, launch: Launch) -> Result<Concluded, Halt> {
         let limit = self.time_left(&launch)?;
+        let budget = launch.plan.budget;
+        budget::check_left(&budget, &self.job.run)?;
         let reader = self.start_reader(&launch).await?;
         let resolved = launch.plan.resolve(&launch.places);
         let spawn = self.spawn(&launch, &resolved)?;
@@ -77,11 +85,15 @@ impl Attempt<'_> {
         self.started(child.pid(), &resolved.program).await?;
 
         let before = self.job.run.clone();
-        let mut reading = Reading::new(reader, before);
+        let over_budget = CancellationToken::new();
+        let mut reading = Reading::new(reader, before, budget, over_budget.clone());
         let control = control(
             &mut child,
             &self.interrupts,
-            limit,
+            Limits {
+                time: limit,
+                over_budget: &over_budget,
+            },
             &launch.plan.stop,
             resolved.stop_file,
         );
@@ -217,6 +229,7 @@ impl Attempt<'_> {
             stop_requested: stopped.is_some(),
             stderr_tail: reading.stderr.text(),
         };
+        let budget = reading.budget;
         let mut output = (reading.stdout.text(), reading.stdout.cut());
         let mut rest = Reading::after(&reading);
         let verdict = match reading.reader {
@@ -259,6 +272,9 @@ impl Attempt<'_> {
             Some(Stopped::TimeLimit(limit)) if result.is_err() => Ok(Concluded {
                 result: Err(out_of_time(limit)),
             }),
+            Some(Stopped::Budget) if result.is_err() => Ok(Concluded {
+                result: Err(budget::used_up(&budget, &self.job.run)),
+            }),
             _ => Ok(Concluded { result }),
         }
     }
@@ -280,11 +296,18 @@ impl Attempt<'_> {
     }
 }
 
+/// When an agent that nobody interrupts is stopped all the same.
+struct Limits<'a> {
+    time: Duration,
+    /// Cancelled when the job has spent more than its budget.
+    over_budget: &'a CancellationToken,
+}
+
 /// Waits for the child's end, and brings it about when told to.
 async fn control(
     child: &mut Child,
     interrupts: &super::Interrupts,
-    limit: Duration,
+    limits: Limits<'_>,
     stop: &StopPlan,
     stop_file: Option<PathBuf>,
 ) -> (Ended, Option<Stopped>) {
@@ -292,18 +315,21 @@ async fn control(
         biased;
         ended = child.wait() => return (ended, None),
         why = interrupts.next() => Stopped::By(why),
-        () = tokio::time::sleep(limit) => Stopped::TimeLimit(limit),
+        () = tokio::time::sleep(limits.time) => Stopped::TimeLimit(limits.time),
+        () = limits.over_budget.cancelled() => Stopped::Budget,
     };
     let ended = match why {
         Stopped::By(Interrupt::Lost) => child.kill_tree().await,
-        Stopped::By(Interrupt::HandOff) => hand_off(child, stop, stop_file).await,
+        Stopped::By(Interrupt::HandOff) | Stopped::Budget => {
+            stop_gently(child, stop, stop_file).await
+        }
         Stopped::By(Interrupt::Cancelled) | Stopped::TimeLimit(_) => terminate(child).await,
     };
     (ended, Some(why))
 }
 
 /// Lets the agent come to its next tool boundary, then ends it.
-async fn hand_off(child: &mut Child, stop: &StopPlan, stop_file: Option<PathBuf>) -> Ended {
+async fn stop_gently(child: &mut Child, stop: &StopPlan, stop_file: Option<PathBuf>) -> Ended {
     let asked = match (stop, stop_file) {
         (StopPlan::CreateFile(_), Some(path)) => tokio::fs::write(&path, b"").await,
         (StopPlan::Interrupt, _) => child.stop(Signal::Interrupt),
@@ -313,7 +339,7 @@ async fn hand_off(child: &mut Child, stop: &StopPlan, stop_file: Option<PathBuf>
         tracing::warn!(%error, "the agent cannot be asked to stop; it is terminated");
         return terminate(child).await;
     }
-    match tokio::time::timeout(HAND_OFF_GRACE, child.wait()).await {
+    match tokio::time::timeout(GENTLE_GRACE, child.wait()).await {
         Ok(ended) => ended,
         Err(_) => terminate(child).await,
     }
@@ -340,6 +366,8 @@ struct Reading {
     run: Run,
     /// The job's numbers before this process.
     before: Numbers,
+    budget: Budget,
+    over_budget: CancellationToken,
 }
 
 #[derive(Clone, Copy)]
@@ -356,7 +384,7 @@ enum Learnt {
 }
 
 impl Reading {
-    fn new(reader: AgentRun, run: Run) -> Self {
+    fn new(reader: AgentRun, run: Run, budget: Budget, over_budget: CancellationToken) -> Self {
         Self {
             reader: Ok(reader),
             stdout: HeadTail::new(OUTPUT_BYTES / 2, OUTPUT_BYTES / 2),
@@ -367,6 +395,8 @@ impl Reading {
                 turns: run.turns,
             },
             run,
+            budget,
+            over_budget,
         }
     }
 
@@ -381,6 +411,8 @@ impl Reading {
             stderr: HeadTail::tail(0),
             run: reading.run.clone(),
             before: reading.before,
+            budget: reading.budget,
+            over_budget: reading.over_budget.clone(),
         }
     }
 
@@ -424,6 +456,9 @@ impl Reading {
             Fact::CostUsd(_) => {}
             Fact::Turns(turns) => run.turns = self.before.turns.saturating_add(turns),
             other => return Learnt::Event(noted(other, run)),
+        }
+        if budget::is_exceeded(&self.budget, run) {
+            self.over_budget.cancel();
         }
         Learnt::Numbers
     }

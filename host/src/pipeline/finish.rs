@@ -7,7 +7,8 @@ use crate::job::{Outcome, Requeue};
 use crate::queue::QueueError;
 
 impl Attempt<'_> {
-    pub(super) async fn finish(self, ended: Result<(), Halt>) {
+    /// Returns whether the job went back to the queue.
+    pub(super) async fn finish(self, ended: Result<(), Halt>) -> bool {
         let outcome = match ended {
             Ok(()) => Some(Outcome::Succeeded),
             Err(Halt::Failed(failure)) => Some(Outcome::Failed(failure)),
@@ -15,7 +16,7 @@ impl Attempt<'_> {
             Err(Halt::Interrupted(Interrupt::HandOff)) => None,
             Err(Halt::Interrupted(Interrupt::Lost)) => {
                 tracing::warn!("the lease of this job is lost; nothing more is written");
-                return;
+                return false;
             }
         };
         self.reporter.close().await;
@@ -36,12 +37,14 @@ impl Attempt<'_> {
         };
         match recorded {
             Ok(record) => {
-                tracing::info!(status = %record.status, attempt = record.attempt, "the attempt is over")
+                tracing::info!(status = %record.status, attempt = record.attempt, "the attempt is over");
+                return !record.status.is_ended();
             }
             Err(QueueError::LostClaim(_)) => {
                 tracing::warn!("the lease of this job was lost before its end was recorded")
             }
             Err(error) => tracing::error!(%error, "the end of this job could not be recorded"),
         }
+        false
     }
 }

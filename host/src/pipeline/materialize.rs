@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use super::clone::Checkout;
 use super::{Attempt, Halt};
 use crate::job::{EventBody, Failure, FailureClass, PluginUse, Stage};
-use crate::plugin::types::{SessionStart, Spent, Transcript};
+use crate::plugin::types::{SessionStart, Spent};
 use crate::plugin::{
     CallContext, CallReport, CheckedPlan, Layer, Places, PlanRequest, Plugin, PluginError, apply,
 };
@@ -22,6 +22,8 @@ pub(super) struct Launch {
     pub(super) layers: Arc<[Layer]>,
     pub(super) plan: CheckedPlan,
     pub(super) places: Places,
+    /// How the plan was told to start the session.
+    pub(super) session: SessionStart,
     /// Removed when the launch is dropped.
     pub(super) _temp_dir: TempDir,
     /// The profile's own limit of wall time, in seconds.
@@ -51,18 +53,7 @@ impl Attempt<'_> {
             )
             .await?;
         self.job.run.plugin = Some(used);
-        self.job.run.transcript = launch
-            .plan
-            .session
-            .transcript
-            .as_ref()
-            .map(|t| (t.pattern.clone(), t.marker.clone()));
-        self.job.run.session_id = launch
-            .plan
-            .session
-            .id
-            .as_ref()
-            .and_then(|id| id.parse().ok());
+        self.note_session(&launch);
         Ok(launch)
     }
 
@@ -83,12 +74,13 @@ impl Attempt<'_> {
             .map(|d| d.name.clone())
             .unwrap_or_default();
         let layers = plugins.layers(profile);
+        let session = self.session_start(&config_dir).await?;
         let request = PlanRequest {
             job: self.for_plugins(),
             layers: layers.clone(),
             config: reference.config.clone(),
             operator: self.pod.config.for_plugin(&name),
-            session: self.session_start(&config_dir).await,
+            session: session.clone(),
             spent: self.spent(),
         };
         let (plan, report) = plugins
@@ -112,6 +104,7 @@ impl Attempt<'_> {
             layers,
             plan,
             places,
+            session,
             _temp_dir: temp_dir,
             profile_timeout: profile.timeout,
         };
@@ -162,35 +155,6 @@ impl Attempt<'_> {
         Ok(launch)
     }
 
-    /// Whether the session of an earlier attempt can go on.
-    async fn session_start(&self, config_dir: &Path) -> SessionStart {
-        // The job's own id: chosen before the start, and the same on whichever pod goes on with it.
-        let fresh = || SessionStart::Fresh(self.job.id.to_string());
-        let run = &self.job.run;
-        if self.job.attempt > 1 {
-            let (Some(id), Some((pattern, marker))) = (&run.session_id, &run.transcript) else {
-                return fresh();
-            };
-            let transcript = Transcript {
-                pattern: pattern.clone(),
-                marker: marker.clone(),
-            };
-            let config_dir = config_dir.to_owned();
-            let found =
-                tokio::task::spawn_blocking(move || transcript_goes_on(&config_dir, &transcript))
-                    .await;
-            return if found.unwrap_or(false) {
-                SessionStart::Recover(id.to_string())
-            } else {
-                fresh()
-            };
-        }
-        match &self.job.request.session_id {
-            Some(id) => SessionStart::Continue(id.to_string()),
-            None => fresh(),
-        }
-    }
-
     fn spent(&self) -> Spent {
         let run = &self.job.run;
         // Saturates, which is what a budget wants.
@@ -225,68 +189,6 @@ impl Attempt<'_> {
                 .await;
         }
     }
-}
-
-/// Whether a file that matches the pattern holds the marker. Files that match and do not hold it are removed: an agent refuses to
-/// begin a session whose file is there already.
-fn transcript_goes_on(config_dir: &Path, transcript: &Transcript) -> bool {
-    let Ok(pattern) = globset::GlobBuilder::new(&transcript.pattern)
-        .literal_separator(true)
-        .build()
-    else {
-        return false;
-    };
-    let matcher = pattern.compile_matcher();
-    let depth = transcript.pattern.split('/').count();
-    let mut goes_on = false;
-    for path in files_below(config_dir, depth) {
-        if !path
-            .strip_prefix(config_dir)
-            .is_ok_and(|relative| matcher.is_match(relative))
-        {
-            continue;
-        }
-        if holds(&path, transcript.marker.as_bytes()) {
-            goes_on = true;
-        } else if let Err(error) = std::fs::remove_file(&path) {
-            tracing::warn!(path = %path.display(), %error, "cannot remove an unfinished session");
-        }
-    }
-    goes_on
-}
-
-fn files_below(dir: &Path, depth: usize) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
-        // Links are not followed: what they point at is not the agent's record.
-        match entry.file_type() {
-            Ok(kind) if kind.is_dir() && depth > 1 => {
-                found.extend(files_below(&entry.path(), depth - 1))
-            }
-            Ok(kind) if kind.is_file() => found.push(entry.path()),
-            _ => {}
-        }
-    }
-    found
-}
-
-fn holds(path: &Path, marker: &[u8]) -> bool {
-    use std::io::BufRead;
-    let Ok(file) = std::fs::File::open(path) else {
-        return false;
-    };
-    let mut reader = std::io::BufReader::new(file);
-    let mut line = Vec::new();
-    while reader.read_until(b'\n', &mut line).is_ok_and(|n| n > 0) {
-        if line
-            .windows(marker.len().max(1))
-            .any(|window| window == marker)
-        {
-            return true;
-        }
-        line.clear();
-    }
-    false
 }
 
 fn plugin_use(plugin: &Plugin, plan: &CheckedPlan, report: &CallReport) -> PluginUse {
@@ -330,34 +232,4 @@ pub(super) fn host_failed(message: String) -> Failure {
         message,
         "the operator must look at the server's disk and permissions; then submit the job again",
     )
-}
-
-#[cfg(test)]
-mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
-    use super::*;
-
-    #[test]
-    fn a_session_goes_on_only_from_a_record_with_its_marker() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("projects/-work/s1.jsonl");
-        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
-        let transcript = Transcript {
-            pattern: "projects/*/s1.jsonl".into(),
-            marker: r#""type":"user""#.into(),
-        };
-        assert!(!transcript_goes_on(dir.path(), &transcript));
-        std::fs::write(&file, "{\"type\":\"queue\"}\n").unwrap();
-        assert!(!transcript_goes_on(dir.path(), &transcript));
-        assert!(
-            !file.exists(),
-            "a session that never began is removed, so that it can begin"
-        );
-        std::fs::write(
-            &file,
-            "{\"type\":\"queue\"}\n{\"type\":\"user\",\"x\":1}\n{\"torn",
-        )
-        .unwrap();
-        assert!(transcript_goes_on(dir.path(), &transcript) && file.exists());
-    }
 }

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use self::writer::{Writer, open_dir};
 use super::error::{Code, PluginError};
-use super::tree::CheckedTree;
+use super::tree::{CheckedTree, TreeFile};
 
 mod writer;
 
@@ -90,6 +90,26 @@ pub fn apply(
     let done = place
         .remove_temporaries()
         .and_then(|()| place.replace(tree, keep, sync));
+    done.map_err(|failure| place.explain(&failure))
+}
+
+/// Makes `target` a directory with copies of the paths in `keep` that are in the directory `from`, and nothing else. If `target` is
+/// there already, nothing is done. Its parent must exist.
+///
+/// # Errors
+///
+/// [`Code::Write`] naming the operation and the path; there is no target then.
+pub fn bring(from: &Path, target: &Path, keep: &[String]) -> Result<Applied, PluginError> {
+    let (source, place) = (Place::open(from)?, Place::open(target)?);
+    let done = place.remove_temporaries().and_then(|()| {
+        if place.old()?.is_some() {
+            return Ok(Applied::default());
+        }
+        let kept = source.old()?;
+        place.fresh(|temporary| {
+            place.fill_and_rename(temporary, &[], kept.as_ref(), keep, Sync::Full)
+        })
+    });
     done.map_err(|failure| place.explain(&failure))
 }
 
@@ -184,23 +204,35 @@ impl Place {
     }
 
     fn replace(&self, tree: &CheckedTree, keep: &[String], sync: Sync) -> Result<Applied, Failure> {
+        let old = self.old()?;
+        self.fresh(|temporary| {
+            self.fill_and_rename(temporary, tree.files(), old.as_ref(), keep, sync)
+        })
+    }
+
+    /// Does `work` with the name of a temporary, which is gone after a failure.
+    fn fresh(
+        &self,
+        work: impl FnOnce(&str) -> Result<Applied, Failure>,
+    ) -> Result<Applied, Failure> {
         let temporary = format!(
             "{}{}",
             self.temporary_prefix(),
             uuid::Uuid::new_v4().simple()
         );
-        let replaced = self.fill_and_rename(&temporary, tree, keep, sync);
-        if replaced.is_err() {
+        let done = work(&temporary);
+        if done.is_err() {
             // The error says more than a second one about the cleaning up; the next apply tries again.
             drop(self.parent.remove_dir_all(&temporary));
         }
-        replaced
+        done
     }
 
     fn fill_and_rename(
         &self,
         temporary: &str,
-        tree: &CheckedTree,
+        files: &[TreeFile],
+        kept: Option<&Dir>,
         keep: &[String],
         sync: Sync,
     ) -> Result<Applied, Failure> {
@@ -214,15 +246,15 @@ impl Place {
             sync,
             applied: Applied::default(),
         };
-        writer.write(&dir, tree.files())?;
-        let old = self.old()?;
-        if let Some(old) = &old {
+        writer.write(&dir, files)?;
+        if let Some(kept) = kept {
             for path in keep {
-                writer.keep(old, &dir, path)?;
+                writer.keep(kept, &dir, path)?;
             }
         }
         writer.sync_dir(&dir, ".")?;
-        if old.is_some() {
+        let replaces = self.old()?.is_some();
+        if replaces {
             self.exchange(temporary)?;
         } else {
             self.parent
@@ -230,7 +262,7 @@ impl Place {
                 .during("renaming", temporary)?;
         }
         writer.sync_dir(&self.parent, "..")?;
-        if old.is_some() {
+        if replaces {
             self.parent
                 .remove_dir_all(temporary)
                 .during("removing", temporary)?;

@@ -9,7 +9,8 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::bindings::types::{
-    Argument, EnvValue, EnvVar, LaunchPlan, Location, Place, PlanView, SessionPlan, StopPlan,
+    Argument, Budget, EnvValue, EnvVar, LaunchPlan, Location, Place, PlanView, SessionPlan,
+    StopPlan,
 };
 use super::error::PluginError;
 use super::grants::{EffectiveGrants, Grants};
@@ -19,7 +20,8 @@ use super::request::Layer;
 use super::tree::CheckedTree;
 
 use self::checks::{
-    check_arguments, check_keep, check_program, check_session, check_stdin, check_stop,
+    check_arguments, check_budget, check_keep, check_program, check_session, check_stdin,
+    check_stop,
 };
 
 mod checks;
@@ -41,8 +43,10 @@ pub struct CheckedPlan {
     pub env: Vec<EnvVar>,
     /// Its standard input.
     pub stdin: Option<Bytes>,
-    /// The plan's own limit of wall time.
+    /// The plan's own limit of wall time, over all attempts of the job.
     pub time_limit: Option<Duration>,
+    /// What the job may spend over all of its attempts.
+    pub budget: Budget,
     /// The session.
     pub session: SessionPlan,
     /// How to stop it gently.
@@ -123,6 +127,7 @@ impl CheckedPlan {
         check_env(&plan.env)?;
         check_stdin(plan.stdin.as_deref(), limits)?;
         check_keep(&plan.keep, &tree)?;
+        check_budget(&plan.budget)?;
         check_session(&plan.session)?;
         check_stop(&plan.stop, &tree)?;
         let mut arguments = plan.arguments;
@@ -138,6 +143,7 @@ impl CheckedPlan {
             time_limit: plan
                 .time_limit
                 .map(|seconds| Duration::from_secs(seconds.into())),
+            budget: plan.budget,
             session: plan.session,
             stop: plan.stop,
             grants: grants.effective.clone(),

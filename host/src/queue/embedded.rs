@@ -141,6 +141,7 @@ impl Queue for Embedded {
             };
             job.run = run;
             store.write(&job)?;
+            entry.summarize(&job);
             live.job = Some(job);
             Ok(())
         })

@@ -6,8 +6,8 @@ use serde_json::json;
 
 use crate::bindings::MaterializeRequest;
 use crate::bindings::types::{
-    Argument, Error, ErrorCode, LaunchPlan, Location, Place, SessionPlan, SessionStart, StopPlan,
-    Transcript,
+    Argument, Budget, Error, ErrorCode, LaunchPlan, Location, Place, Session, SessionPlan,
+    SessionStart, StopPlan, Transcript,
 };
 use crate::files::{self, Files};
 use crate::operator::Operator;
@@ -65,6 +65,10 @@ pub(crate) fn make(request: &MaterializeRequest) -> Result<(LaunchPlan, Vec<Stri
         env: launch.environment()?,
         stdin: Some(prompt::of(&request.job, &request.session).into_bytes()),
         time_limit: Some(launch.time_limit()),
+        budget: Budget {
+            cost_usd: settings.max_budget_usd,
+            turns: Some(settings.max_turns),
+        },
         session: launch.session()?,
         stop: launch.stop(),
         files: launch.files.entries.into_values().collect(),
@@ -163,11 +167,15 @@ impl Launch<'_> {
 
     fn session_argument(&self, list: &mut Arguments) -> Result<(), Error> {
         let id = self.session_id()?;
-        let option = match &self.request.session {
-            SessionStart::Fresh(_) => "--session-id",
-            SessionStart::Continue(_) | SessionStart::Recover(_) => "--resume",
-        };
-        list.option(option, id);
+        match &self.request.session {
+            SessionStart::Fresh(_) => list.option("--session-id", id),
+            // By its id a session is found from the directory alone that it began in, and that was another job's.
+            SessionStart::Continue(Session {
+                transcript: Some(path),
+                ..
+            }) => list.path("--resume=", path),
+            SessionStart::Continue(_) | SessionStart::Recover(_) => list.option("--resume", id),
+        }
         if self.settings.no_session_persistence {
             list.flag("--no-session-persistence");
         }
@@ -176,8 +184,10 @@ impl Launch<'_> {
 
     /// The command line takes more than ids for a session, such as paths; an id is all that anybody needs.
     fn session_id(&self) -> Result<&str, Error> {
-        let (SessionStart::Fresh(id) | SessionStart::Continue(id) | SessionStart::Recover(id)) =
-            &self.request.session;
+        let id = match &self.request.session {
+            SessionStart::Fresh(id) => id,
+            SessionStart::Continue(session) | SessionStart::Recover(session) => &session.id,
+        };
         let dashes = [8, 13, 18, 23];
         let uuid = id.len() == 36
             && id.bytes().enumerate().all(|(n, b)| {
@@ -211,12 +221,10 @@ impl Launch<'_> {
     }
 
     fn time_limit(&self) -> u32 {
-        let all = self
-            .settings
+        self.settings
             .timeout
             .or(self.operator.timeout)
-            .unwrap_or(DEFAULT_TIMEOUT);
-        all.saturating_sub(self.request.spent.seconds).max(1)
+            .unwrap_or(DEFAULT_TIMEOUT)
     }
 
     fn session(&self) -> Result<SessionPlan, Error> {

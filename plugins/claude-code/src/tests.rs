@@ -15,7 +15,7 @@ mod profile_keys;
 
 use crate::bindings::MaterializeRequest;
 use crate::bindings::types::{
-    Argument, Content, EnvValue, Job, LaunchPlan, Layer, LayerFile, Place, SessionStart,
+    Argument, Content, EnvValue, Job, LaunchPlan, Layer, LayerFile, Place, Session, SessionStart,
 };
 use crate::plan;
 
@@ -134,4 +134,12 @@ fn written(plan: &LaunchPlan, path: &str) -> Option<String> {
 
 fn written_json(plan: &LaunchPlan, path: &str) -> serde_json::Value {
     serde_json::from_str(&written(plan, path).unwrap()).unwrap()
+}
+
+/// A session whose record nobody has found.
+fn session(id: &str) -> Session {
+    Session {
+        id: id.to_owned(),
+        transcript: None,
+    }
 }

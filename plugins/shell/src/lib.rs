@@ -13,8 +13,8 @@ use serde::Deserialize;
 use serde_json::json;
 
 use bindings::types::{
-    Argument, Conclusion, Content, Ending, EnvValue, EnvVar, Error, ErrorCode, Exit, Fact, Failure,
-    FailureClass, FileEntry, FileMode, LaunchPlan, Line, Location, Place, SessionPlan,
+    Argument, Budget, Conclusion, Content, Ending, EnvValue, EnvVar, Error, ErrorCode, Exit, Fact,
+    Failure, FailureClass, FileEntry, FileMode, LaunchPlan, Line, Location, Place, SessionPlan,
     SessionStart, StopPlan,
 };
 use bindings::{AgentGuest, Description, GuestRun, MaterializeRequest, ProfileGuest, RunStart};
@@ -101,8 +101,11 @@ impl ProfileGuest for Plugin {
                 })
                 .collect(),
             stdin: None,
-            // An interrupted script starts anew, and so does its time.
             time_limit: config.timeout,
+            budget: Budget {
+                cost_usd: None,
+                turns: None,
+            },
             session: SessionPlan {
                 id: None,
                 transcript: None,

@@ -8,7 +8,7 @@
 
 use std::process::Command;
 
-use crate::bindings::types::{Job, OutputStream};
+use crate::bindings::types::{Job, OutputStream, Session};
 
 use super::*;
 
@@ -145,12 +145,12 @@ fn the_configuration_is_checked() {
 #[test]
 fn there_is_no_session() {
     let mut request = request("x", "{}");
-    request.session = SessionStart::Continue("id".to_owned());
+    request.session = SessionStart::Continue(session());
     assert_eq!(
         Plugin::materialize(request.clone()).unwrap_err().code,
         ErrorCode::Unsupported
     );
-    request.session = SessionStart::Recover("id".to_owned());
+    request.session = SessionStart::Recover(session());
     let plan = Plugin::materialize(request).unwrap();
     assert_eq!(
         (plan.session.id, plan.session.transcript, plan.keep),
@@ -206,4 +206,11 @@ fn the_exit_decides() {
     assert!(missing.remedy.contains("missing command"));
     let long = failed(&exit(Some(1), None, false, &"line\n".repeat(50)));
     assert_eq!(long.message.matches("line").count(), TAIL_LINES);
+}
+
+fn session() -> Session {
+    Session {
+        id: "id".to_owned(),
+        transcript: None,
+    }
 }

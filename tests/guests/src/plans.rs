@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::bindings::agenticore::plugin::types::{
-    Argument, Content, EnvValue, EnvVar, FileEntry, FileMode, LaunchPlan, Location, Place,
+    Argument, Budget, Content, EnvValue, EnvVar, FileEntry, FileMode, LaunchPlan, Location, Place,
     SessionPlan, Source, StopPlan, Transcript,
 };
 use crate::bindings::exports::agenticore::plugin::profile::MaterializeRequest;
@@ -72,6 +72,10 @@ fn good() -> LaunchPlan {
         }],
         stdin: Some(b"input".to_vec()),
         time_limit: Some(600),
+        budget: Budget {
+            cost_usd: None,
+            turns: None,
+        },
         session: SessionPlan {
             id: Some("id-1".to_owned()),
             transcript: Some(Transcript {

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::memory::Memory;
 use crate::api::Core;
 use crate::config::{Config, Flags};
+use crate::drain::Drain;
 use crate::git::UrlPolicy;
 use crate::job::{
     EventBody, Job, JobId, LogStream, Outcome, Record, RequestBody, RequestPolicy, Run,
@@ -23,6 +24,7 @@ use crate::service::{Check, Readiness, SubmitError};
 pub(super) struct Fake {
     pub(super) store: Arc<Memory>,
     pub(super) stopping: CancellationToken,
+    pub(super) drain: Drain,
     config: Arc<Config>,
     unready: Arc<AtomicBool>,
     panics: Arc<AtomicBool>,
@@ -44,6 +46,7 @@ impl Fake {
         Self {
             store: Arc::default(),
             stopping: CancellationToken::new(),
+            drain: Drain::default(),
             config: Arc::new(config),
             unready: Arc::default(),
             panics: Arc::default(),
@@ -125,6 +128,10 @@ impl Core for Fake {
 
     fn queue(&self) -> &dyn Queue {
         &*self.store
+    }
+
+    fn drain(&self) -> &Drain {
+        &self.drain
     }
 
     fn stopping(&self) -> &CancellationToken {

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use crate::plugin::bindings::types::{
-    Argument, EnvValue, EnvVar, Location, Place, SessionPlan, StopPlan, Transcript,
+    Argument, Budget, EnvValue, EnvVar, Location, Place, SessionPlan, StopPlan, Transcript,
 };
 use crate::plugin::error::{Code, PluginError};
 use crate::plugin::limits::Limits;
@@ -202,6 +202,15 @@ fn overlaps(a: &str, b: &str) -> bool {
             .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     };
     inside(a, b) || inside(b, a)
+}
+
+pub(super) fn check_budget(budget: &Budget) -> Result<(), PluginError> {
+    match budget.cost_usd {
+        Some(dollars) if !(dollars.is_finite() && dollars > 0.0) => Err(wrong(format!(
+            "a budget of {dollars} dollars allows nothing; leave it out for no limit"
+        ))),
+        _ => Ok(()),
+    }
 }
 
 pub(super) fn check_session(session: &SessionPlan) -> Result<(), PluginError> {

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use crate::plugin::plan::CheckedPlan;
 use crate::plugin::policy::Policies;
 use crate::plugin::types::{
-    Argument, Content, EnvValue, EnvVar, FileEntry, FileMode, LaunchPlan, Location, Place,
+    Argument, Budget, Content, EnvValue, EnvVar, FileEntry, FileMode, LaunchPlan, Location, Place,
     SessionPlan, Source, StopPlan,
 };
 use crate::plugin::{
@@ -117,6 +117,10 @@ impl Case {
             env: self.env.iter().map(env).collect(),
             stdin: None,
             time_limit: None,
+            budget: Budget {
+                cost_usd: None,
+                turns: None,
+            },
             session: SessionPlan {
                 id: None,
                 transcript: None,

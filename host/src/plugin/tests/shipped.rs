@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::support::{context, host, layers, request};
-use crate::plugin::types::SessionStart;
+use crate::plugin::types::{Session, SessionStart};
 use crate::plugin::{CallContext, Grants, PlanRequest};
 
 /// As far as `profiles/defaults.yml` matters here.
@@ -43,6 +43,10 @@ async fn the_default_plugin_plans_under_the_default_grants() {
         ..context()
     };
     let id = || "5f0c1c6e-2b4f-4c58-9d6a-0c6f1d2e3a4b".to_owned();
+    let session = || Session {
+        id: id(),
+        transcript: Some(format!("projects/-work/{}.jsonl", id())),
+    };
     let operators = [
         json!({"uid": 10001}),
         json!({"uid": 0, "otel": {"enabled": true, "endpoint": "http://127.0.0.1:4318"}}),
@@ -50,8 +54,8 @@ async fn the_default_plugin_plans_under_the_default_grants() {
     for operator in operators {
         for session in [
             SessionStart::Fresh(id()),
-            SessionStart::Recover(id()),
-            SessionStart::Continue(id()),
+            SessionStart::Recover(session()),
+            SessionStart::Continue(session()),
         ] {
             let request = PlanRequest {
                 session,

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::event_log::EventLog;
 use super::guard;
-use crate::job::{Job, JobId, State, Status};
+use crate::job::{Job, JobId, SessionId, State, Status};
 use crate::queue::{Depth, Filter};
 
 /// How many entries one look at the index passes at the most.
@@ -54,6 +54,7 @@ struct Summary {
     profile: String,
     repo: String,
     pod: String,
+    session: Option<SessionId>,
     /// When the job is due to be forgotten or to expire; none while it runs.
     due: Option<Timestamp>,
     queued_at: Option<Timestamp>,
@@ -83,6 +84,7 @@ impl Summary {
                 .as_ref()
                 .map(ToString::to_string)
                 .unwrap_or_default(),
+            session: job.run.session_id.clone(),
             due: from
                 .zip(ttl.ok())
                 .and_then(|(from, ttl)| from.checked_add(ttl).ok()),
@@ -100,6 +102,7 @@ impl Summary {
             && is(&filter.profile, &self.profile)
             && is(&filter.repo, &self.repo)
             && is(&filter.pod, &self.pod)
+            && (filter.session.is_none() || filter.session == self.session)
     }
 }
 

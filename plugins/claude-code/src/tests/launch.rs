@@ -99,7 +99,7 @@ fn an_attempt_gets_what_is_left_of_the_budgets() {
     let left = plan(&request);
     assert_eq!(option(&left, "--max-turns").unwrap(), "6");
     assert_eq!(option(&left, "--max-budget-usd").unwrap(), "1");
-    assert_eq!(left.time_limit, Some(70));
+    assert_eq!(left.time_limit, Some(100));
     // Used up: the agent itself must come to that end, with the error that says so.
     request.spent = crate::bindings::Spent {
         cost_usd: 9.0,
@@ -114,7 +114,10 @@ fn an_attempt_gets_what_is_left_of_the_budgets() {
         ),
         ("1".into(), "0.01".into())
     );
-    assert_eq!(none.time_limit, Some(1));
+    assert_eq!(
+        (none.budget.turns, none.budget.cost_usd),
+        (Some(10), Some(1.5))
+    );
 }
 
 #[test]
@@ -126,7 +129,7 @@ fn sessions_start_go_on_and_recover() {
     assert_eq!(transcript.marker, r#""type":"user""#);
     assert_eq!(fresh.session.id.as_deref(), Some(ID));
 
-    request.session = SessionStart::Continue(ID.to_owned());
+    request.session = SessionStart::Continue(session(ID));
     let go_on = plan(&request);
     assert_eq!(
         (
@@ -135,9 +138,18 @@ fn sessions_start_go_on_and_recover() {
         ),
         (Some(ID), None)
     );
+    let path = format!("projects/-other-job/{ID}.jsonl");
+    request.session = SessionStart::Continue(Session {
+        transcript: Some(path.clone()),
+        ..session(ID)
+    });
+    let by_file = plan(&request).arguments.into_iter().any(|argument| {
+        matches!(argument, Argument::Path(at) if at.prefix == "--resume=" && at.path == path)
+    });
+    assert!(by_file, "another job's session is found by its file");
     assert_eq!(go_on.stdin.unwrap(), b"Fix the\n\tbug --version");
 
-    request.session = SessionStart::Recover(ID.to_owned());
+    request.session = SessionStart::Recover(session(ID));
     let recover = plan(&request);
     assert_eq!(option(&recover, "--resume").as_deref(), Some(ID));
     let prompt = String::from_utf8(recover.stdin.unwrap()).unwrap();
@@ -166,7 +178,7 @@ fn a_session_is_a_uuid_and_nothing_else() {
         &ID.replace('0', "g"),
     ] {
         let mut request = request(&[("{}", &[])]);
-        request.session = SessionStart::Continue(id.to_owned());
+        request.session = SessionStart::Continue(session(id));
         let error = plan::make(&request).unwrap_err();
         assert_eq!(error.code, ErrorCode::Unsupported, "{id:?}");
         assert!(error.message.contains("UUID"), "{}", error.message);

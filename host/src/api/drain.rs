@@ -1,0 +1,74 @@
+//! Draining the pod that answers.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use serde::{Deserialize, Serialize};
+
+use super::Shared;
+use super::error::{Code, Problem};
+use super::input::JsonBody;
+use crate::drain::DrainStatus;
+
+/// The longest drain, in seconds: a week.
+const MAX_SECONDS: u64 = 7 * 24 * 3600;
+
+/// What to drain with.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Body {
+    /// Seconds until the drain must be over; none: the server's own (`AGENTICORE_DRAIN_TIMEOUT`).
+    timeout_seconds: Option<u64>,
+}
+
+/// `{"success": true, "drain": {...}}`.
+#[derive(Serialize)]
+pub(super) struct Answer {
+    success: bool,
+    drain: DrainStatus,
+}
+
+/// Begins to drain, and answers at once.
+pub(super) async fn begin(
+    State(core): State<Shared>,
+    JsonBody(body): JsonBody<Body>,
+) -> Result<(StatusCode, Json<Answer>), Problem> {
+    let timeout = match body.timeout_seconds {
+        None => core.config().drain_timeout,
+        Some(seconds) if seconds <= MAX_SECONDS => Duration::from_secs(seconds),
+        Some(seconds) => {
+            return Err(Problem::new(
+                Code::InvalidRequest,
+                format!("`timeout_seconds` is {seconds}; it must be 0 to {MAX_SECONDS}"),
+            ));
+        }
+    };
+    core.drain().begin(timeout);
+    Ok((StatusCode::ACCEPTED, answer(&core)))
+}
+
+/// How far the drain is.
+pub(super) async fn show(State(core): State<Shared>) -> Json<Answer> {
+    answer(&core)
+}
+
+/// Takes the drain back.
+pub(super) async fn cancel(State(core): State<Shared>) -> Result<Json<Answer>, Problem> {
+    if core.stopping().is_cancelled() {
+        return Err(Problem::new(
+            Code::Stopping,
+            "this server is stopping; its drain cannot be taken back",
+        ));
+    }
+    core.drain().cancel();
+    Ok(answer(&core))
+}
+
+fn answer(core: &Shared) -> Json<Answer> {
+    Json(Answer {
+        success: true,
+        drain: core.drain().status(),
+    })
+}
