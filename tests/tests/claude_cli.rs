@@ -261,3 +261,112 @@ async fn a_drained_server_hands_its_agent_over_at_a_tool_boundary() {
         "stopped by itself: {exits:?}"
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_later_job_goes_on_with_the_session_of_an_earlier_one() {
+    let Some(cli) = cli("a_later_job_goes_on_with_the_session_of_an_earlier_one") else {
+        return;
+    };
+    let model = Model::start([Turn::Text("I will remember the blue door.".into())]).await;
+    let world = builder(&cli, &model).start();
+    let first = world
+        .submit_body(&task("Remember the blue door.", None))
+        .await;
+    let first = world.ended(&first).await;
+    assert_eq!(text(&first, "status"), "succeeded", "{first}");
+
+    let before = model.requests().len();
+    model.script([Turn::Text("It was blue.".into())]);
+    let mut body = task("Which door was it?", None);
+    body["session_id"] = field(&first, "session_id").clone();
+    let second = world.submit_body(&body).await;
+    let second = world.ended(&second).await;
+    assert_eq!(text(&second, "status"), "succeeded", "{second}");
+    assert_eq!(field(&second, "session_id"), field(&first, "session_id"));
+    assert_ne!(
+        field(&second, "worktree_path"),
+        field(&first, "worktree_path"),
+        "in a directory of its own"
+    );
+    let seen = model.requests()[before]["messages"].to_string();
+    for known in [
+        "Remember the blue door.",
+        "I will remember the blue door.",
+        "Which door was it?",
+    ] {
+        assert!(seen.contains(known), "{known:?} is not in {seen}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drain_in_the_middle_of_a_tool_call_ends_the_tool_and_keeps_what_was_said() {
+    let Some(cli) =
+        cli("a_drain_in_the_middle_of_a_tool_call_ends_the_tool_and_keeps_what_was_said")
+    else {
+        return;
+    };
+    let model = Model::start([bash("echo known-result"), bash("echo begun; sleep 3141")]).await;
+    let mut world = builder(&cli, &model).start();
+    let id = world.submit_body(&task("Run a long command.", None)).await;
+    until("the tool runs", || async {
+        let all = world.agents();
+        all.iter()
+            .any(|line| line.contains("sleep 3141"))
+            .then_some(())
+    })
+    .await;
+    resumes_after_a_drain(
+        &mut world,
+        &model,
+        &id,
+        &["Run a long command.", "known-result"],
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drain_in_the_middle_of_a_model_answer_keeps_what_was_said() {
+    let Some(cli) = cli("a_drain_in_the_middle_of_a_model_answer_keeps_what_was_said") else {
+        return;
+    };
+    let model = Model::start([bash("echo known-result"), Turn::Silence]).await;
+    let mut world = builder(&cli, &model).start();
+    let id = world.submit_body(&task("Think for long.", None)).await;
+    model.asked(2).await;
+    resumes_after_a_drain(
+        &mut world,
+        &model,
+        &id,
+        &["Think for long.", "known-result"],
+    )
+    .await;
+}
+
+/// Drains without time to wait, and sees the job resumed by the next server with its earlier messages.
+async fn resumes_after_a_drain(world: &mut World, model: &Model, id: &str, known: &[&str]) {
+    let drained = world.cli(&["drain", "--timeout", "0"]).await;
+    assert_eq!(
+        drained.code,
+        Some(8),
+        "{drained:?}\n{:#?}",
+        world.events(id).await
+    );
+    assert_eq!(
+        world.agents(),
+        Vec::<String>::new(),
+        "no process of the job is left"
+    );
+    let before = model.requests().len();
+    model.script([Turn::Text("Went on.".into())]);
+    world.restart();
+    let job = world.ended(id).await;
+    assert_eq!(
+        (text(&job, "status"), number(&job, "attempt")),
+        ("succeeded", 2),
+        "{job}"
+    );
+    let resumed = model.requests()[before]["messages"].to_string();
+    for words in known.iter().chain(&["may have run in part"]) {
+        assert!(resumed.contains(words), "{words:?} is not in {resumed}");
+    }
+}

@@ -7,14 +7,17 @@
     reason = "tests"
 )]
 
+mod budget;
 mod claude_cli;
 mod crash;
 mod disk_full;
+mod drain;
 mod events;
 mod http_surface;
 mod limits;
 mod repos;
 mod run_shell;
+mod sessions;
 mod shared_fs;
 mod unsafe_bind;
 

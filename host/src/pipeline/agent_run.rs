@@ -45,6 +45,9 @@ pub(super) struct Concluded {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stopped {
     By(Interrupt),
+    /// Handed off, and the agent did not come to a tool boundary in time: it was terminated in the middle of something, and what
+    /// it concludes from that is not to be trusted.
+    CutOff,
     TimeLimit(Duration),
     Budget,
 }
@@ -269,6 +272,7 @@ impl Attempt<'_> {
             Some(Stopped::By(why)) if why != Interrupt::HandOff || result.is_err() => {
                 Err(Halt::Interrupted(why))
             }
+            Some(Stopped::CutOff) => Err(Halt::Interrupted(Interrupt::HandOff)),
             Some(Stopped::TimeLimit(limit)) if result.is_err() => Ok(Concluded {
                 result: Err(out_of_time(limit)),
             }),
@@ -318,31 +322,36 @@ async fn control(
         () = tokio::time::sleep(limits.time) => Stopped::TimeLimit(limits.time),
         () = limits.over_budget.cancelled() => Stopped::Budget,
     };
-    let ended = match why {
-        Stopped::By(Interrupt::Lost) => child.kill_tree().await,
-        Stopped::By(Interrupt::HandOff) | Stopped::Budget => {
-            stop_gently(child, stop, stop_file).await
-        }
-        Stopped::By(Interrupt::Cancelled) | Stopped::TimeLimit(_) => terminate(child).await,
-    };
-    (ended, Some(why))
+    match why {
+        Stopped::By(Interrupt::Lost) => (child.kill_tree().await, Some(why)),
+        Stopped::By(Interrupt::HandOff) => match stop_gently(child, stop, stop_file).await {
+            Some(ended) => (ended, Some(why)),
+            None => (terminate(child).await, Some(Stopped::CutOff)),
+        },
+        Stopped::Budget => match stop_gently(child, stop, stop_file).await {
+            Some(ended) => (ended, Some(why)),
+            None => (terminate(child).await, Some(why)),
+        },
+        _ => (terminate(child).await, Some(why)),
+    }
 }
 
-/// Lets the agent come to its next tool boundary, then ends it.
-async fn stop_gently(child: &mut Child, stop: &StopPlan, stop_file: Option<PathBuf>) -> Ended {
+/// Lets the agent come to its next tool boundary; none: it did not, or cannot be asked to.
+async fn stop_gently(
+    child: &mut Child,
+    stop: &StopPlan,
+    stop_file: Option<PathBuf>,
+) -> Option<Ended> {
     let asked = match (stop, stop_file) {
         (StopPlan::CreateFile(_), Some(path)) => tokio::fs::write(&path, b"").await,
         (StopPlan::Interrupt, _) => child.stop(Signal::Interrupt),
-        _ => return terminate(child).await,
+        _ => return None,
     };
     if let Err(error) = asked {
         tracing::warn!(%error, "the agent cannot be asked to stop; it is terminated");
-        return terminate(child).await;
+        return None;
     }
-    match tokio::time::timeout(GENTLE_GRACE, child.wait()).await {
-        Ok(ended) => ended,
-        Err(_) => terminate(child).await,
-    }
+    tokio::time::timeout(GENTLE_GRACE, child.wait()).await.ok()
 }
 
 async fn terminate(child: &mut Child) -> Ended {
