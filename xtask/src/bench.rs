@@ -10,9 +10,8 @@ use crate::{plugins, sh};
 /// When a build fails or a row cannot be measured.
 pub(crate) fn run(arguments: &[&str]) -> Result<()> {
     plugins::build()?;
-    let packages = ["--package", "agenticore", "--package", "agenticore-tests"];
     let mut build = sh::cargo(["build", "--release", "--bins"]);
-    build.args(packages);
+    build.args(sh::NATIVE);
     sh::run(&mut build)?;
     let mut bench = std::process::Command::new(sh::target_dir().join("release/bench"));
     bench

@@ -8,6 +8,10 @@ use anyhow::{Context, Result, bail};
 
 use crate::plugins;
 
+/// The packages that also build for this machine; the hostile guests exist for WebAssembly alone. Everything is built with this
+/// selection: with another one, dependencies would have other features and be compiled again.
+pub(crate) const NATIVE: [&str; 3] = ["--workspace", "--exclude", "test-guests"];
+
 /// The root of the workspace.
 pub(crate) fn root() -> PathBuf {
     let manifest = std::env::var_os("CARGO_MANIFEST_DIR")
@@ -99,11 +103,12 @@ pub(crate) fn show(command: &Command) -> String {
 /// When a build fails.
 pub(crate) fn build_binary(release: bool) -> Result<()> {
     plugins::build()?;
-    let mut arguments = vec!["build", "--package", "agenticore", "--bin", "agenticore"];
+    let mut command = cargo(["build", "--bin", "agenticore"]);
+    command.args(NATIVE);
     if release {
-        arguments.push("--release");
+        command.arg("--release");
     }
-    run(&mut cargo(arguments))?;
+    run(&mut command)?;
     eprintln!("built {}", binary(release).display());
     Ok(())
 }

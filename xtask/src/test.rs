@@ -99,13 +99,10 @@ fn passed(mut command: Command) -> Result<Checked> {
     sh::run(&mut command).map(|()| Checked::Passed)
 }
 
-/// The packages that also build for this machine. The hostile guests exist for WebAssembly alone.
-const NATIVE: [&str; 3] = ["--workspace", "--exclude", "test-guests"];
-
 fn clippy_host() -> Command {
     let mut command = sh::cargo(["clippy"]);
     command
-        .args(NATIVE)
+        .args(sh::NATIVE)
         .args(["--all-targets", "--", "-D", "warnings"]);
     command
 }
@@ -122,7 +119,7 @@ fn clippy_guests() -> Command {
 /// `RUSTDOCFLAGS` reaches rustdoc alone, so nothing is compiled again for it.
 fn rustdoc() -> Command {
     let mut command = sh::cargo(["doc", "--no-deps"]);
-    command.args(NATIVE).env("RUSTDOCFLAGS", "-D warnings");
+    command.args(sh::NATIVE).env("RUSTDOCFLAGS", "-D warnings");
     command
 }
 
@@ -179,11 +176,11 @@ impl Run {
     /// Builds the binary and the tests in one go, so that they share every dependency, then runs the tests.
     fn tests(&mut self, filter: Option<&str>) -> Result<Checked> {
         let mut build = sh::cargo(["build"]);
-        build.args(NATIVE).arg("--all-targets");
+        build.args(sh::NATIVE).arg("--all-targets");
         sh::run(&mut build)?;
         let mut command = sh::cargo(["test"]);
         command
-            .args(NATIVE)
+            .args(sh::NATIVE)
             .args(["--all-targets", "--no-fail-fast"]);
         if let Some(filter) = filter {
             command.args(["--", filter]);
@@ -200,7 +197,8 @@ impl Run {
     }
 
     fn doctests(&mut self) -> Result<Checked> {
-        let mut command = sh::cargo(["test", "--doc", "--package", "agenticore"]);
+        let mut command = sh::cargo(["test", "--doc"]);
+        command.args(sh::NATIVE);
         self.count(&mut command).map(|_| Checked::Passed)
     }
 
