@@ -13,6 +13,7 @@ mod crash;
 mod disk_full;
 mod drain;
 mod events;
+mod failures;
 mod http_surface;
 mod limits;
 mod repos;
