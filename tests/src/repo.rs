@@ -47,7 +47,9 @@ impl Repo {
         if run_maybe(at, &["checkout", "--quiet", branch]).is_none() {
             run(at, &["checkout", "--quiet", "-b", branch]);
         }
-        std::fs::write(at.join(file), text).expect("the file is written");
+        let target = at.join(file);
+        std::fs::create_dir_all(target.parent().unwrap_or(at)).expect("the folder of the file");
+        std::fs::write(target, text).expect("the file is written");
         run(at, &["add", "--all"]);
         run(
             at,
