@@ -139,7 +139,7 @@ impl Attempt<'_> {
                 &plan.tree,
                 &places.config_dir,
                 &plan.keep,
-                apply::Sync::Full,
+                apply::Sync::Kept,
             )
             .map_err(plugin_failed)?;
             Ok((plan, places))

@@ -32,6 +32,9 @@ const TEMPORARY: &str = ".agenticore-tmp.";
 pub enum Sync {
     /// Every file and directory is synced before the rename, and the parent after it.
     Full,
+    /// Only what is carried over is, with the directories on the way to it. For a job's directory: every attempt writes it anew, so
+    /// one that a power cut left half written is never used, but what the agent recorded in it is there once.
+    Kept,
     /// Nothing is; for benchmarks, and for directories that do not outlive the machine.
     None,
 }

@@ -1,7 +1,8 @@
 //! The store that needs nothing installed: files in one directory, one process at a time.
 //!
-//! `{id}.json` is the job's record, replaced atomically (temporary file, fsync, rename, fsync of the directory); `{id}.events.jsonl`
-//! its events, one line each, appended. The order of the queue is not stored: it is rebuilt from the records when the store opens,
+//! `{id}.json` is the job's record, replaced atomically; `journal-*.jsonl` makes each change of it durable before that, many with one
+//! sync; `{id}.events.jsonl` holds its events, one line each, appended. Events are not synced: after a power cut the end of a stream
+//! may be missing, and what the record proves is added to it again. The order of the queue is not stored: it is rebuilt from the records when the store opens,
 //! with interrupted jobs in front. `.lock` holds the flock that keeps a second process out.
 //!
 //! Every operation on a job runs on a blocking thread to its end, whether or not somebody still waits for it, so a dropped future
@@ -11,6 +12,7 @@
 mod event_log;
 mod files;
 mod index;
+mod journal;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -22,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::event_log::EventLog;
 use self::index::{Entry, Holder, Index, Live};
+use self::journal::Journal;
 use super::{Claim, Cursor, Depth, Filter, Lease, Page, Queue, QueueError};
 use crate::job::{
     Event, EventBody, Fence, Job, JobId, Outcome, PodName, Record, Requeue, Run, State, Status,
@@ -36,6 +39,7 @@ pub struct Embedded {
 
 struct Store {
     dir: PathBuf,
+    journal: Journal,
     index: Mutex<Index>,
     /// Told whenever a job joins the queue.
     queued: Notify,
@@ -52,8 +56,10 @@ impl Embedded {
     pub fn open(dir: &Path) -> Result<Self, QueueError> {
         let lock = files::lock_dir(dir)?;
         files::remove_temporaries(dir)?;
+        let journal = Journal::open(dir)?;
         let store = Store {
             dir: dir.to_owned(),
+            journal,
             index: Mutex::default(),
             queued: Notify::new(),
             _lock: lock,
@@ -299,23 +305,35 @@ impl Store {
 
     fn submit(&self, job: Job) -> Result<Record, QueueError> {
         let id = job.id;
-        self.write(&job)?;
         let entry = Arc::new(Entry::new(job.clone()));
-        let told = self.append(
-            &entry,
-            &mut guard(&entry.live),
-            vec![status_event(&job, None)],
-        );
-        if let Err(error) = told {
-            files::remove_job(&self.dir, id);
-            return Err(error);
-        }
+        let stored = self.write(&job).and_then(|record| {
+            let told = vec![status_event(&job, None)];
+            let mut live = guard(&entry.live);
+            live.log = Some(EventLog::create(files::events_path(&self.dir, id))?);
+            self.append(&entry, &mut live, told)?;
+            Ok(record)
+        });
+        let record = match stored {
+            Ok(record) => record,
+            Err(error) => {
+                self.take_back(id);
+                return Err(error);
+            }
+        };
         let mut index = guard(&self.index);
         index.add(entry);
         index.queue.push_back(id);
         drop(index);
         self.queued.notify_one();
-        Ok(Record::from(&job))
+        Ok(record)
+    }
+
+    /// Leaves nothing of a job that could not be accepted.
+    fn take_back(&self, id: JobId) {
+        if let Err(error) = self.journal.forget(id) {
+            tracing::warn!(job = %id, %error, "a job that was refused may come back with the next start");
+        }
+        files::remove_job(&self.dir, id);
     }
 
     fn try_claim(&self, pod: &PodName) -> Result<Option<Claim>, QueueError> {
@@ -463,7 +481,10 @@ impl Store {
 
     fn write(&self, job: &Job) -> Result<Record, QueueError> {
         let record = Record::from(job);
-        files::write_record(&self.dir, job.id, &record)?;
+        let raw = files::to_raw(&self.dir, job.id, &record)?;
+        // In this order: what is not durable must not take the place of what is.
+        self.journal.write(job.id, &raw)?;
+        files::write_record(&self.dir, job.id, &raw)?;
         Ok(record)
     }
 
@@ -583,6 +604,7 @@ impl Store {
                 }
                 None => {
                     let record = files::read_record(&self.dir, entry.id);
+                    self.journal.forget(entry.id)?;
                     guard(&self.index).remove(&entry);
                     files::remove_job(&self.dir, entry.id);
                     forgotten.extend(record.ok());

@@ -91,7 +91,12 @@ impl Writer {
     }
 
     pub(super) fn sync_dir(&self, dir: &Dir, path: &str) -> Result<(), Failure> {
-        if self.sync == Sync::None {
+        let needed = match self.sync {
+            Sync::Full => true,
+            Sync::Kept => self.applied.kept > 0,
+            Sync::None => false,
+        };
+        if !needed {
             return Ok(());
         }
         // A handle may be one that only names its directory; the system does not sync such.
@@ -187,7 +192,7 @@ impl Writer {
             .mode(if executable { 0o755 } else { 0o644 });
         let mut copy = to.open_with(name, &write).during("creating", path)?;
         io::copy(&mut source, &mut copy).during("copying", path)?;
-        if self.sync == Sync::Full {
+        if self.sync != Sync::None {
             copy.sync_all().during("syncing", path)?;
         }
         self.applied.kept += 1;

@@ -59,7 +59,7 @@ fn a_new_directory_has_the_files_and_their_modes() {
         ("run.sh", "echo"),
         ("b.txt", "b"),
     ];
-    for sync in [Sync::Full, Sync::None] {
+    for sync in [Sync::Full, Sync::Kept, Sync::None] {
         let applied = apply(&tree(&files), &target, &[], sync).unwrap();
         assert_eq!(applied.files, 5);
         let expected = files

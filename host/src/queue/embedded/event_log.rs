@@ -23,6 +23,21 @@ pub(super) struct EventLog {
 }
 
 impl EventLog {
+    /// Begins the stream of a new job.
+    pub(super) fn create(path: PathBuf) -> Result<Self, QueueError> {
+        let file = OpenOptions::new()
+            .append(true)
+            .create_new(true)
+            .open(&path)
+            .map_err(failed("create", &path))?;
+        Ok(Self {
+            path,
+            file,
+            len: 0,
+            last: 0,
+        })
+    }
+
     /// Opens the file, cuts off a line that a crash left unfinished, and finds the number of the last event.
     pub(super) fn open(path: PathBuf) -> Result<Self, QueueError> {
         let file = OpenOptions::new()
@@ -56,12 +71,9 @@ impl EventLog {
         Ok(self.scan().map_err(failed("read", &self.path))?.1)
     }
 
-    /// Appends events, all or none of them, and returns the number of the last. Changes of status reach the disk before it returns.
+    /// Appends events, all or none of them, and returns the number of the last.
     pub(super) fn append(&mut self, bodies: Vec<EventBody>) -> Result<u64, QueueError> {
         let ts = Timestamp::now();
-        let must_sync = bodies
-            .iter()
-            .any(|b| matches!(b, EventBody::Status { .. } | EventBody::End { .. }));
         let mut bytes = Vec::with_capacity(bodies.len() * 128);
         let mut seq = self.last;
         for body in bodies {
@@ -71,14 +83,7 @@ impl EventLog {
                 .map_err(|e| failed("write", &self.path)(e.into()))?;
             bytes.push(b'\n');
         }
-        let written = self.file.write_all(&bytes).and_then(|()| {
-            if must_sync {
-                self.file.sync_data()
-            } else {
-                Ok(())
-            }
-        });
-        if let Err(e) = written {
+        if let Err(e) = self.file.write_all(&bytes) {
             // Part of a line may be there; nobody has been told of it.
             drop(self.file.set_len(self.len));
             return Err(failed("write", &self.path)(e));

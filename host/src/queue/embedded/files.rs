@@ -4,6 +4,8 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use serde_json::value::RawValue;
+
 use crate::job::{Job, JobId, Record};
 use crate::queue::QueueError;
 
@@ -67,7 +69,7 @@ pub(super) fn job_ids(dir: &Path) -> Result<Vec<JobId>, QueueError> {
         .collect())
 }
 
-fn names(dir: &Path) -> Result<Vec<String>, QueueError> {
+pub(super) fn names(dir: &Path) -> Result<Vec<String>, QueueError> {
     let mut names = Vec::new();
     for entry in fs::read_dir(dir).map_err(failed("list", dir))? {
         names.extend(
@@ -81,14 +83,41 @@ fn names(dir: &Path) -> Result<Vec<String>, QueueError> {
     Ok(names)
 }
 
-/// Replaces the record: a crash leaves the old one or the new one, never a part.
-pub(super) fn write_record(dir: &Path, id: JobId, record: &Record) -> Result<(), QueueError> {
+/// The record as it is stored.
+pub(super) fn to_raw(dir: &Path, id: JobId, record: &Record) -> Result<Box<RawValue>, QueueError> {
+    serde_json::value::to_raw_value(record)
+        .map_err(|e| failed("write", &record_path(dir, id))(e.into()))
+}
+
+/// Replaces the record: whoever reads it, also after the process was killed, sees the old one or the new one, never a part. It is
+/// not synced; the journal makes it durable.
+pub(super) fn write_record(dir: &Path, id: JobId, record: &RawValue) -> Result<(), QueueError> {
+    replace(dir, id, record.get().as_bytes(), |_| Ok(()))
+}
+
+/// As [`write_record`], and synced, unless the file holds these bytes already.
+pub(super) fn restore_record(dir: &Path, id: JobId, bytes: &[u8]) -> Result<(), QueueError> {
+    if fs::read(record_path(dir, id)).is_ok_and(|now| now == bytes) {
+        let path = record_path(dir, id);
+        return sync_record(dir, id).map_err(failed("sync", &path));
+    }
+    replace(dir, id, bytes, File::sync_all)
+}
+
+fn replace(
+    dir: &Path,
+    id: JobId,
+    bytes: &[u8],
+    sync: impl FnOnce(&File) -> io::Result<()>,
+) -> Result<(), QueueError> {
     let path = record_path(dir, id);
-    let bytes = serde_json::to_vec(record).map_err(|e| failed("write", &path)(e.into()))?;
     let temporary = dir.join(format!("{TEMPORARY}{id}"));
-    let written = write_synced(&temporary, &bytes)
-        .and_then(|()| fs::rename(&temporary, &path))
-        .and_then(|()| sync_dir(dir));
+    let written = File::create(&temporary)
+        .and_then(|mut file| {
+            file.write_all(bytes)?;
+            sync(&file)
+        })
+        .and_then(|()| fs::rename(&temporary, &path));
     written.map_err(|e| {
         // What cannot be removed now is removed when the store opens.
         drop(fs::remove_file(&temporary));
@@ -96,13 +125,16 @@ pub(super) fn write_record(dir: &Path, id: JobId, record: &Record) -> Result<(),
     })
 }
 
-fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = File::create(path)?;
-    file.write_all(bytes)?;
-    file.sync_all()
+/// Makes what the record's file holds durable; one that is gone needs nothing.
+pub(super) fn sync_record(dir: &Path, id: JobId) -> io::Result<()> {
+    match File::open(record_path(dir, id)) {
+        Ok(file) => file.sync_all(),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(e) => Err(e),
+    }
 }
 
-fn sync_dir(dir: &Path) -> io::Result<()> {
+pub(super) fn sync_dir(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
