@@ -5,6 +5,7 @@
 
 mod attend;
 mod cancel;
+mod compile_plugin;
 mod completions;
 mod config;
 mod context;
@@ -118,6 +119,8 @@ enum Command {
     InitSharedFs(init_shared_fs::Args),
     Config(config::Args),
     Completions(completions::Args),
+    #[command(hide = true)]
+    CompilePlugin(compile_plugin::Args),
     /// Print the manual page
     #[command(hide = true)]
     Man,
@@ -173,6 +176,7 @@ async fn dispatch(command: Command, context: &Context) -> anyhow::Result<ExitCod
         Command::InitSharedFs(args) => init_shared_fs::run(args, context).await,
         Command::Config(args) => config::run(&args, context),
         Command::Completions(args) => completions::run(&args, context),
+        Command::CompilePlugin(args) => Ok(compile_plugin::run(&args)),
         Command::Man => man::run(context),
         Command::Version => version::run(context),
     }

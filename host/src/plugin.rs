@@ -13,7 +13,7 @@
 //! Left to others: where components and profiles come from, secrets, processes, records.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::io::AsyncReadExt;
@@ -22,6 +22,7 @@ use wasmtime::component::Linker;
 use wasmtime::{Engine, Store};
 
 use self::call::Guest;
+use self::compile::cache::CompiledCache;
 use self::engine::Ticker;
 use self::state::State;
 
@@ -30,6 +31,7 @@ mod bindings;
 mod call;
 mod capture;
 mod check;
+mod compile;
 mod digest;
 mod engine;
 mod error;
@@ -55,6 +57,7 @@ mod tests;
 pub use self::bindings::types;
 pub use self::call::CallReport;
 pub use self::check::CheckReport;
+pub use self::compile::{ChildCompiler, Compiler, compile_here};
 pub use self::digest::Digest;
 pub use self::error::{Code, ErrorReport, LimitUse, Party, PluginError};
 pub use self::grants::{EffectiveGrants, Grant, GrantKind, Grants, Role};
@@ -82,6 +85,10 @@ pub struct HostOptions {
     pub policies: Policies,
     /// Compilations at one time.
     pub max_parallel_compiles: usize,
+    /// Where components are compiled.
+    pub compiler: Compiler,
+    /// Where compiled code is kept for the next process: a directory of this user alone. None: nowhere.
+    pub compiled_dir: Option<PathBuf>,
     /// Calls into plugins at one time, over all plugins.
     pub max_calls: usize,
     /// Calls into one plugin at one time; fewer than `max_calls`, so that one that sleeps does not block the rest.
@@ -98,6 +105,8 @@ impl Default for HostOptions {
             ceiling: Grants::default(),
             policies: Policies::default(),
             max_parallel_compiles: 2,
+            compiler: Compiler::default(),
+            compiled_dir: None,
             max_calls: 64,
             max_calls_per_plugin: 16,
             log_debug: false,
@@ -121,6 +130,8 @@ pub(crate) struct Core {
     ceiling: Grants,
     policies: Policies,
     compiles: Arc<Semaphore>,
+    compiler: Compiler,
+    compiled: Option<Arc<CompiledCache>>,
     calls: Arc<Semaphore>,
     calls_per_plugin: usize,
     log_debug: bool,
@@ -182,6 +193,8 @@ impl PluginHost {
             ceiling: options.ceiling,
             policies: options.policies,
             compiles: Arc::new(Semaphore::new(options.max_parallel_compiles.max(1))),
+            compiler: options.compiler,
+            compiled: options.compiled_dir.as_deref().and_then(open_cache),
             calls: Arc::new(Semaphore::new(options.max_calls.max(1))),
             calls_per_plugin: options.max_calls_per_plugin.max(1),
             log_debug: options.log_debug,
@@ -311,6 +324,17 @@ impl PluginHost {
                 error.report = Some(report);
                 Err(error)
             }
+        }
+    }
+}
+
+/// A cache that cannot be used only costs time.
+fn open_cache(dir: &Path) -> Option<Arc<CompiledCache>> {
+    match CompiledCache::open(dir) {
+        Ok(cache) => Some(Arc::new(cache)),
+        Err(error) => {
+            tracing::warn!(%error, "compiled plugins are not kept: every start compiles them again");
+            None
         }
     }
 }

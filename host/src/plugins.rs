@@ -13,8 +13,8 @@ use crate::bundled;
 use crate::config::Config;
 use crate::job::JobId;
 use crate::plugin::{
-    self, CallContext, Code, Grant, GrantKind, Grants, HostOptions, Layer, LayerFile, LimitsPatch,
-    Plugin, PluginError, PluginHost, Policies,
+    self, CallContext, Code, Compiler, Grant, GrantKind, Grants, HostOptions, Layer, LayerFile,
+    LimitsPatch, Plugin, PluginError, PluginHost, Policies,
 };
 use crate::profile::{Component, PluginRef, Profile};
 
@@ -41,11 +41,11 @@ pub struct Plugins {
 }
 
 impl Plugins {
-    /// A host with the bundled policies and the operator's ceiling.
+    /// A host with the bundled policies and the operator's ceiling, which keeps compiled code below `config.home`.
     ///
     /// # Errors
     /// [`PluginError`] when a capability in the settings is malformed or the engine cannot start.
-    pub fn new(config: &Config) -> Result<Self, PluginError> {
+    pub fn new(config: &Config, compiler: Compiler) -> Result<Self, PluginError> {
         let documents: Vec<(&str, &str)> = bundled::policies()
             .iter()
             .map(|file| {
@@ -59,6 +59,8 @@ impl Plugins {
         let options = HostOptions {
             ceiling: ceiling(config)?.union(&programs.values().cloned().collect()),
             policies: Policies::parse(&documents)?,
+            compiler,
+            compiled_dir: Some(config.home.join("cache/plugins")),
             ..HostOptions::default()
         };
         Ok(Self {

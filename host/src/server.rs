@@ -15,6 +15,7 @@ use crate::config::Config;
 use crate::drain::{Drain, HAND_OFF_TIME};
 use crate::git::{FlockLock, Git, GitOptions, HostToken, NoCredentials, RepoCache};
 use crate::job::{Event, EventBody, Record, RequestBody};
+use crate::plugin::{ChildCompiler, Compiler};
 use crate::plugins::Plugins;
 use crate::pod::Pod;
 use crate::process::{self, Instance};
@@ -137,7 +138,7 @@ impl Host {
         let pod = Arc::new(Pod {
             queue: Arc::new(queue),
             profiles: Arc::new(ProfileStore::new(profile_roots(&config))?),
-            plugins: Arc::new(Plugins::new(&config)?),
+            plugins: Arc::new(Plugins::new(&config, compiler(&instance))?),
             repos: repositories(&config, &instance),
             instance,
             config,
@@ -275,6 +276,10 @@ fn profile_roots(config: &Config) -> Vec<ProfileRoot> {
             .map(|root| ProfileRoot::folder(Source::Shared, root.join("profiles"))),
     );
     roots
+}
+
+fn compiler(instance: &Instance) -> Compiler {
+    Compiler::Child(ChildCompiler::this_program(instance.clone()))
 }
 
 fn repositories(config: &Config, instance: &Instance) -> RepoCache {

@@ -278,11 +278,14 @@ impl World {
         fs::read_to_string(self.path(below)).unwrap_or_default()
     }
 
-    /// The command lines of processes of this world, the server left out.
+    /// The command lines of processes of this world, the server and its compilers left out.
     #[must_use]
     pub fn agents(&self) -> Vec<String> {
         let all = processes::touching(self.builder.folder.path(), self.pid());
-        all.into_iter().map(|(_, line)| line).collect()
+        let lines = all.into_iter().map(|(_, line)| line);
+        lines
+            .filter(|line| !line.contains("compile-plugin"))
+            .collect()
     }
 
     /// A closed gate.

@@ -228,14 +228,18 @@ async fn a_torn_record_harms_no_other_job() {
     world.ended(&good).await;
     let bad = world.submit("echo bad").await;
     world.ended(&bad).await;
-    world.sigterm();
-    world.stopped();
-    std::fs::write(
-        world.path(&format!("home/.agenticore/jobs/{bad}.json")),
-        "{\"id\": \"",
-    )
-    .unwrap();
-    world.boot();
+    let tear = |world: &mut World| {
+        world.sigterm();
+        world.stopped();
+        let record = world.path(&format!("home/.agenticore/jobs/{bad}.json"));
+        std::fs::write(record, "{\"id\": \"").unwrap();
+        world.boot();
+    };
+    // What a power cut has torn is mended from the journal of the life before.
+    tear(&mut world);
+    assert_eq!(text(&world.job(&bad).await, "status"), "succeeded");
+    // What was torn later is nowhere else.
+    tear(&mut world);
     assert_eq!(text(&world.job(&good).await, "status"), "succeeded");
     let next = world.submit("echo next").await;
     assert_eq!(text(&world.ended(&next).await, "status"), "succeeded");

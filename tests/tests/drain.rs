@@ -15,10 +15,12 @@ async fn a_drain_lets_jobs_end_and_claims_no_more() {
     world.logged(&running, "begun").await;
 
     let drain = world.cli_start(&["drain", "--timeout", "300"]).await;
-    until("the server is not ready", || async {
-        (world.get("/readyz").await.status == 503).then_some(())
+    until("the drain has begun", || async {
+        let status = world.get("/drain").await.body;
+        (text(field(&status, "drain"), "phase") == "draining").then_some(())
     })
     .await;
+    assert_eq!(world.get("/readyz").await.status, 503);
     let waiting = world.submit("echo later").await;
     let status = world.cli(&["drain", "--status", "--json"]).await.json();
     assert_eq!(

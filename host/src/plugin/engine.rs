@@ -1,7 +1,7 @@
 //! The one engine of the process: what guests are compiled with, and the clock that interrupts them.
 //!
-//! Absent on purpose: threads, shared memory, garbage collection, 64-bit memories, component-model async, a compilation
-//! cache on disk, and every feature that could make two hosts compute different results.
+//! Absent on purpose: threads, shared memory, garbage collection, 64-bit memories, component-model async,
+//! wasmtime's own cache on disk, and every feature that could make two hosts compute different results.
 
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;

@@ -1,7 +1,6 @@
 //! From bytes to a plugin that can be called.
 //!
-//! The bytes are read once, hashed, looked at and compiled from memory; nothing compiled is ever read back. Compiling runs
-//! on a bounded number of threads under a deadline. Every component is instantiated once under the same limits as any
+//! The bytes are read once, hashed, looked at and compiled (`compile`). Every component is instantiated once under the same limits as any
 //! call, so that start functions and wrong types show here and not in a job.
 
 use std::sync::Arc;
@@ -10,8 +9,8 @@ use globset::GlobSet;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::Semaphore;
+use wasmtime::Store;
 use wasmtime::component::{Component, Instance, InstancePre};
-use wasmtime::{Engine, Store};
 
 use super::bindings::types::Description;
 use super::bindings::{agent, hooks, profile};
@@ -19,9 +18,8 @@ use super::digest::Digest;
 use super::error::{Code, PluginError};
 use super::grants::Grants;
 use super::imports::{self, Import};
-use super::limits::millis;
 use super::state::State;
-use super::{Core, inspect, text};
+use super::{Core, compile, inspect, text};
 
 mod describe;
 
@@ -137,7 +135,7 @@ pub(super) async fn load(
 ) -> Result<Plugin, PluginError> {
     inspect::inspect(&bytes, &core.limits)?;
     let size = bytes.len() as u64;
-    let component = compile(core, bytes).await?;
+    let component = compile::compile(core, bytes, digest).await?;
     let mut linker = core.linker.clone();
     let imports = imports::satisfy(&mut linker, &component)?;
     let (api, exported) = exported(&component)?;
@@ -164,48 +162,6 @@ pub(super) async fn load(
     };
     describe::describe(core, &mut plugin).await?;
     Ok(plugin)
-}
-
-/// Compiles on a thread of its own. A compilation cannot be ended from outside: when the deadline passes, its result is
-/// dropped as soon as it is there, and until then it keeps its permit, so no more than the allowed number ever run.
-async fn compile(core: &Core, bytes: Arc<[u8]>) -> Result<Component, PluginError> {
-    let closed = || PluginError::new(Code::Host, "the host is shutting down");
-    let permit = Arc::clone(&core.compiles)
-        .acquire_owned()
-        .await
-        .map_err(|_| closed())?;
-    let engine: Engine = core.engine.clone();
-    let task = tokio::task::spawn_blocking(move || {
-        let component = Component::from_binary(&engine, &bytes);
-        drop(permit);
-        component
-    });
-    let deadline = core.limits.compile_time;
-    match tokio::time::timeout(deadline, task).await {
-        Ok(Ok(Ok(component))) => Ok(component),
-        Ok(Ok(Err(error))) => {
-            let cause = text::line(&format!("{error:#}"), 500);
-            Err(PluginError::new(
-                Code::Compile,
-                format!("the component does not compile: {cause}"),
-            ))
-        }
-        Ok(Err(panic)) => Err(PluginError::new(
-            Code::Compile,
-            format!("the compiler failed: {panic}"),
-        )),
-        Err(_) => {
-            let allowed = millis(deadline);
-            let message = "compiling did not end in time";
-            Err(PluginError::limit(
-                Code::CompileTime,
-                "compile_time",
-                allowed.saturating_add(1),
-                allowed,
-                message,
-            ))
-        }
-    }
 }
 
 /// The interfaces of the contract among the exports, and their version.

@@ -3,6 +3,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use serde_json::value::RawValue;
 
@@ -10,6 +11,9 @@ use crate::job::{Job, JobId, Record};
 use crate::queue::QueueError;
 
 const TEMPORARY: &str = ".tmp-";
+/// How long a lock may stay held before another process counts as the user of the directory.
+const LOCK_PATIENCE: Duration = Duration::from_secs(2);
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 pub(super) fn record_path(dir: &Path, id: JobId) -> PathBuf {
     dir.join(format!("{id}.json"))
@@ -37,7 +41,7 @@ pub(super) fn lock_dir(dir: &Path) -> Result<File, QueueError> {
         .write(true)
         .open(&path)
         .map_err(failed("open", &path))?;
-    rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).map_err(|e| {
+    lock(&file).map_err(|e| {
         let source = if e == rustix::io::Errno::WOULDBLOCK {
             io::Error::other(
                 "another agenticore process uses this jobs directory: stop it, or give this one its own AGENTICORE_JOBS_DIR",
@@ -48,6 +52,20 @@ pub(super) fn lock_dir(dir: &Path) -> Result<File, QueueError> {
         QueueError::Storage { doing: "lock", path, source }
     })?;
     Ok(file)
+}
+
+/// A child that a killed process had just forked holds the lock until it becomes another program, so a held lock is looked at for a
+/// while before it counts.
+fn lock(file: &File) -> rustix::io::Result<()> {
+    let deadline = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match rustix::fs::flock(file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+            Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < deadline => {
+                std::thread::sleep(LOCK_PAUSE);
+            }
+            done => return done,
+        }
+    }
 }
 
 /// Removes what writes that a crash interrupted left behind.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use agenticore::config::{Config, Flags};
 use agenticore::job::JobId;
 use agenticore::plugin::apply::{self, Sync};
-use agenticore::plugin::{PlanRequest, types};
+use agenticore::plugin::{Compiler, PlanRequest, types};
 use agenticore::plugins::Plugins;
 use agenticore::profile::{ProfileRoot, ProfileStore, Source};
 use anyhow::{Context, Result, anyhow};
@@ -160,7 +160,7 @@ fn plugins(home: &Path) -> Result<Plugins> {
         home.to_owned(),
         &home.join("config.yml"),
     )?;
-    Ok(Plugins::new(&config)?)
+    Ok(Plugins::new(&config, Compiler::InProcess)?)
 }
 
 fn store(root: &Path) -> Result<ProfileStore> {
