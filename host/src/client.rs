@@ -368,7 +368,7 @@ fn headers(key: Option<&SecretString>) -> Result<HeaderMap, ClientError> {
 }
 
 /// The library is built without a default for its cryptography; another part of the process may have chosen the same one already.
-fn install_tls() {
+pub(crate) fn install_tls() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         let _ = rustls::crypto::ring::default_provider().install_default();

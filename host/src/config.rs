@@ -16,6 +16,7 @@ use serde_json::{Map, Value, json};
 
 pub use settings::{SETTINGS, Setting, reference};
 
+use crate::github::GitHub;
 use crate::job::{PodName, ProfileName};
 
 /// A setting that cannot be used.
@@ -114,6 +115,8 @@ pub struct Config {
     pub secrets: Vec<String>,
     /// Capabilities that profiles may grant, `KIND:NAME` each; none: everything but secrets that are not listed.
     pub ceiling: Option<Vec<String>>,
+    /// The API of the GitHub that pull requests are opened on.
+    pub github_api_url: String,
     /// The token for GitHub.
     pub github_token: Option<SecretString>,
     /// The Redis of a fleet.
@@ -204,6 +207,7 @@ impl Config {
                 .text("plugins.ceiling")?
                 .map(|_| source.list("plugins.ceiling"))
                 .transpose()?,
+            github_api_url: source.text("github.api_url")?.unwrap_or_default(),
             github_token: source.text("github.token")?.map(SecretString::from),
             redis_url: source.text("redis.url")?.map(SecretString::from),
         };
@@ -256,6 +260,8 @@ impl Config {
                     .into(),
             ));
         }
+        GitHub::repository_host(&self.github_api_url)
+            .map_err(|e| ConfigError::Conflict(e.to_string()))?;
         Ok(())
     }
 

@@ -4,6 +4,7 @@
 //! [`Run`] what is known of its attempts, [`Event`] what its watchers see, and [`Record`] the flat JSON view that users and
 //! files have of all of it.
 
+mod delivery;
 mod event;
 mod ids;
 mod outcome;
@@ -12,6 +13,7 @@ mod request;
 mod run;
 mod state;
 
+pub use delivery::{PullRequest, PullRequestState, Verdict, Wishes};
 pub use event::{AgentEvent, Event, EventBody, LogStream, Stage, StageState};
 pub use ids::{Fence, InvalidName, JobId, PodName, ProfileName, SessionId};
 pub use outcome::{Failure, FailureClass, Outcome};

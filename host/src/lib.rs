@@ -17,6 +17,9 @@ pub mod pod;
 pub mod worker;
 
 mod pipeline;
+mod template;
+
+pub mod github;
 
 pub mod git;
 pub mod plugin;

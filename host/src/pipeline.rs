@@ -9,6 +9,7 @@ mod clone;
 mod finish;
 mod hook;
 mod materialize;
+mod pull_request;
 mod reporter;
 mod session;
 
@@ -101,11 +102,27 @@ impl Attempt<'_> {
     async fn steps(&mut self) -> Result<(), Halt> {
         let profile = self.profile()?;
         let checkout = self.clone_repository().await?;
-        let launch = self.materialize(&profile, &checkout).await?;
-        let launch = self.pre_hook(&profile, launch).await?;
-        let concluded = self.agent_run(launch).await?;
-        self.post_hook(&profile, &checkout, &concluded).await;
-        concluded.result.map_err(Halt::Failed)
+        let verdict = match self.job.run.verdict.clone() {
+            // An earlier attempt got as far, so only what comes after is left.
+            Some(verdict) => verdict,
+            None => {
+                let launch = self.materialize(&profile, &checkout).await?;
+                let launch = self.pre_hook(&profile, launch).await?;
+                let verdict = self.agent_run(launch).await?;
+                self.job.run.verdict = Some(verdict.clone());
+                self.checkpoint("record what the agent came to").await?;
+                verdict
+            }
+        };
+        if self.job.run.wishes.is_none() {
+            let wishes = self.post_hook(&profile, &checkout, &verdict).await;
+            self.job.run.wishes = Some(wishes);
+            self.checkpoint("record what the hooks said").await?;
+        }
+        match verdict.failure {
+            Some(failure) => Err(Halt::Failed(failure)),
+            None => self.pull_request(&profile, &checkout).await,
+        }
     }
 
     /// The profile, unless the job was interrupted more often than it allows.
@@ -123,6 +140,10 @@ impl Attempt<'_> {
             })?;
         let interruptions = self.job.run.interruptions;
         let resumable = self.job.run.transcript.is_some();
+        if self.job.run.verdict.is_some() {
+            // The agent's work is done and must not be lost; the steps that are left are bounded by themselves.
+            return Ok(profile);
+        }
         let refused = profile.on_interrupt == OnInterrupt::Fail && !resumable && interruptions > 0;
         if refused || interruptions >= profile.max_attempts {
             let limit = if refused {

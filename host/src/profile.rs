@@ -8,6 +8,7 @@
 //! is read once into memory and shared from there until it changes on disk.
 
 mod chain;
+mod delivery;
 mod error;
 mod folder;
 mod keys;
@@ -25,6 +26,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::job::{InvalidName, ProfileName};
+pub use delivery::Delivery;
 pub use error::ProfileError;
 pub use root::{ProfileRoot, Source};
 pub use store::ProfileStore;
@@ -54,6 +56,8 @@ pub struct Profile {
     pub local_only: bool,
     /// Seconds of wall time for a job, where the profile limits it itself beside its plugin.
     pub timeout: Option<u32>,
+    /// What becomes of the work of a job that succeeded.
+    pub delivery: Delivery,
     /// SHA-256 over the layers' names, settings and files, in hexadecimal: two profiles with the same digest behave the same.
     pub digest: String,
     /// What its author should change, for people.
@@ -91,6 +95,19 @@ impl std::fmt::Debug for LayerFile {
             .field("size", &self.size)
             .finish_non_exhaustive()
     }
+}
+
+/// What becomes of work that an agent did not commit.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Uncommitted {
+    /// The host commits it.
+    #[default]
+    Commit,
+    /// It stays in the worktree, and the pull request goes without it.
+    Leave,
+    /// There is no pull request then.
+    Fail,
 }
 
 /// A plugin as a profile names it.

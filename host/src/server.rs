@@ -14,6 +14,7 @@ use crate::api;
 use crate::config::Config;
 use crate::drain::{Drain, HAND_OFF_TIME};
 use crate::git::{FlockLock, Git, GitOptions, HostToken, NoCredentials, RepoCache};
+use crate::github::GitHub;
 use crate::job::{Event, EventBody, Record, RequestBody};
 use crate::plugin::{ChildCompiler, Compiler};
 use crate::plugins::Plugins;
@@ -285,9 +286,11 @@ fn compiler(instance: &Instance) -> Compiler {
 fn repositories(config: &Config, instance: &Instance) -> RepoCache {
     let mut options = GitOptions::new(instance.clone(), std::env::vars_os());
     options.allow_file = config.is_loopback();
+    // An address that cannot be used was refused when the settings were read.
+    let github_host = GitHub::repository_host(&config.github_api_url).unwrap_or_default();
     options.credentials = match &config.github_token {
         Some(token) => Arc::new(HostToken {
-            authority: "github.com".into(),
+            authority: github_host,
             token: token.clone(),
         }),
         None => Arc::new(NoCredentials),

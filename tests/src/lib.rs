@@ -6,6 +6,7 @@
 //! - [`World`], [`Builder`]: the server, its home, restarts and kills.
 //! - [`Reply`], [`Sse`]: REST and the event stream. [`Cli`]: the command line.
 //! - [`Gate`]: holds a job in the middle of its run. [`Repo`]: a git repository on disk.
+//! - [`GitHub`]: a small GitHub for pull requests.
 //! - [`ScriptedAgent`]: a program in the agent's place. [`Model`]: a scripted model service for the real agent CLI.
 #![expect(
     clippy::unwrap_used,
@@ -19,6 +20,7 @@ mod binary;
 mod cli;
 mod events;
 mod gate;
+mod github;
 mod http;
 mod model;
 mod processes;
@@ -31,6 +33,7 @@ pub use agent::ScriptedAgent;
 pub use cli::{Cli, Running};
 pub use events::{Frame, Sse};
 pub use gate::Gate;
+pub use github::{GitHub, Trouble};
 pub use http::{Reply, raw};
 pub use model::{Model, Turn};
 pub use processes::{is_alive, peak_memory, resident_memory};

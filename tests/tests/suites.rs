@@ -16,6 +16,7 @@ mod events;
 mod failures;
 mod http_surface;
 mod limits;
+mod pull_request;
 mod repos;
 mod run_shell;
 mod sessions;

@@ -156,6 +156,7 @@ pub(super) async fn to_the_end(
                 took: None,
                 cost_usd,
                 pr_url: pr_url.as_deref(),
+                pull_request: None,
                 attempt,
                 failure: failure.as_ref(),
             };

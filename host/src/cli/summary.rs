@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::text;
-use crate::job::{Failure, Record, Status};
+use crate::job::{Failure, PullRequest, Record, Status};
 
 /// How a job ended, from its record or, where that cannot be had, from its last event.
 #[derive(Debug, Clone, PartialEq)]
@@ -13,6 +13,7 @@ pub(super) struct Summary<'a> {
     pub(super) took: Option<Duration>,
     pub(super) cost_usd: f64,
     pub(super) pr_url: Option<&'a str>,
+    pub(super) pull_request: Option<&'a PullRequest>,
     pub(super) attempt: u32,
     pub(super) failure: Option<&'a Failure>,
 }
@@ -24,6 +25,7 @@ impl<'a> From<&'a Record> for Summary<'a> {
             took: text::between(record.started_at.or(record.created_at), record.ended_at),
             cost_usd: record.cost_usd,
             pr_url: record.pr_url.as_deref(),
+            pull_request: record.pull_request.as_ref(),
             attempt: record.attempt,
             failure: record.failure.as_ref(),
         }
@@ -46,7 +48,11 @@ impl Summary<'_> {
         if let Some(url) = self.pr_url {
             let _ = write!(text, ", {}", text::lines(url));
         }
-        if let Some(failure) = self.failure {
+        if let Some(reason) = self.pull_request.and_then(|pr| pr.reason.as_ref()) {
+            let _ = write!(text, "\npull request: {}", text::lines(reason));
+        }
+        let of_pull_request = self.pull_request.and_then(|pr| pr.failure.as_ref());
+        for failure in self.failure.into_iter().chain(of_pull_request) {
             let _ = write!(
                 text,
                 "\n{}: {}",

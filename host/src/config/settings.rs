@@ -221,6 +221,12 @@ pub const SETTINGS: &[Setting] = &[
         "false",
         "Whether agents send details of tools.",
     ),
+    row(
+        "AGENTICORE_GITHUB_API_URL",
+        "github.api_url",
+        "https://api.github.com",
+        "The API of the GitHub that pull requests are opened on, such as `https://ghe.example/api/v3` for GitHub Enterprise. The token is sent to it and to the repositories on its host.",
+    ),
     secret(
         "GITHUB_TOKEN",
         "github.token",

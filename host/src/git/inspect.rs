@@ -118,7 +118,13 @@ impl RepoCache {
         self.inside("staging the work", worktree, cancel)
             .slow()
             .args(["add", "--all", "--", "."])
-            .args(self.but_ours())
+            .run()
+            .await?;
+        // Not left out of the command before: git fails when it is told of a path that is ignored, if only to leave it out.
+        let ours = self.excludes().iter();
+        self.inside("taking our own files out", worktree, cancel)
+            .args(["rm", "-r", "--cached", "--quiet", "--ignore-unmatch", "--"])
+            .args(ours.map(|path| format!(":(top){}", path.trim_matches('/'))))
             .run()
             .await?;
         let staged = self.inside("looking for staged work", worktree, cancel);

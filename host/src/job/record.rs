@@ -9,7 +9,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Failure, Fence, Job, Mode, Outcome, PluginUse, Request, Run, State, Transcript, Usage,
+    Failure, Fence, Job, Mode, Outcome, PluginUse, PullRequest, Request, Run, State, Transcript,
+    Usage, Verdict, Wishes,
 };
 use crate::git::{BaseRef, RepoUrl};
 
@@ -168,10 +169,18 @@ pub struct Record {
     pub resumed_session_id: Option<String>,
     /// Where the session is recorded; none: it cannot be resumed.
     pub transcript: Option<Transcript>,
+    /// What became of the pull request.
+    pub pull_request: Option<PullRequest>,
+    /// What the agent's run came to; an attempt that finds it goes on with the steps after the run.
+    pub verdict: Option<Verdict>,
+    /// What post hooks want of the pull request.
+    pub wishes: Option<Wishes>,
     /// The branch the agent works on.
     pub branch: Option<String>,
     /// The commit the branch began at.
     pub base_commit: Option<String>,
+    /// What the agent said at its end, where its plugin can tell.
+    pub message: Option<String>,
     /// How many bytes were cut out of `output`.
     pub output_cut: u64,
     /// The model that answered last.
@@ -229,8 +238,12 @@ impl Default for Record {
             failure: None,
             resumed_session_id: None,
             transcript: None,
+            pull_request: None,
+            verdict: None,
+            wishes: None,
             branch: None,
             base_commit: None,
+            message: None,
             output_cut: 0,
             model: None,
             usage: Usage::default(),
@@ -286,8 +299,12 @@ impl From<&Job> for Record {
             interruptions: run.interruptions,
             resumed_session_id: request.session_id.as_ref().map(ToString::to_string),
             transcript: run.transcript.clone(),
+            pull_request: run.pull_request.clone(),
+            verdict: run.verdict.clone(),
+            wishes: run.wishes.clone(),
             branch: run.branch.clone(),
             base_commit: run.base_commit.clone(),
+            message: run.message.clone(),
             output_cut: run.output_cut,
             model: run.model.clone(),
             usage: run.usage,
@@ -414,12 +431,16 @@ impl TryFrom<Record> for Job {
                 .transpose()
                 .map_err(|e| format!("{e}"))?,
             transcript: record.transcript,
+            pull_request: record.pull_request,
+            verdict: record.verdict,
+            wishes: record.wishes,
             worktree_path: record.worktree_path.map(Into::into),
             job_config_dir: record.job_config_dir.map(Into::into),
             branch: record.branch,
             base_commit: record.base_commit,
             pr_url: record.pr_url,
             output: record.output,
+            message: record.message,
             output_cut: record.output_cut,
             model: record.model,
             usage: record.usage,

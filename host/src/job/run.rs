@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::{PodName, SessionId};
+use super::{PodName, PullRequest, SessionId, Verdict, Wishes};
 
 /// What the attempts of a job left behind; numbers are sums over all attempts.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -32,8 +32,16 @@ pub struct Run {
     pub base_commit: Option<String>,
     /// The pull request.
     pub pr_url: Option<String>,
+    /// What became of the pull request.
+    pub pull_request: Option<PullRequest>,
+    /// What the agent's run came to, once it has an end.
+    pub verdict: Option<Verdict>,
+    /// What post hooks want of the pull request, once they were asked.
+    pub wishes: Option<Wishes>,
     /// The agent's output, head and tail.
     pub output: Option<String>,
+    /// What the agent said at its end, where its plugin can tell; its end, if it is long.
+    pub message: Option<String>,
     /// How many bytes of output were cut out of the middle.
     pub output_cut: u64,
     /// The model that answered last.

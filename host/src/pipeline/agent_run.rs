@@ -14,7 +14,7 @@ use super::reporter::persist;
 use super::{Attempt, Halt, Interrupt};
 use crate::git::Git;
 use crate::job::{
-    AgentEvent, EventBody, Failure, FailureClass, LogStream, Run, Stage, StageState, Usage,
+    AgentEvent, EventBody, Failure, FailureClass, LogStream, Run, Stage, StageState, Usage, Verdict,
 };
 use crate::plugin::types::{
     Budget, Conclusion, Ending, Exit, Fact, FailureClass as PluginClass, Line, OutputStream,
@@ -27,6 +27,8 @@ use crate::process::{
 
 /// Bytes of output kept on the record, half from the beginning and half from the end.
 const OUTPUT_BYTES: usize = 50 * 1000;
+/// Bytes of what the agent said at its end kept on the record.
+const MESSAGE_BYTES: usize = 20_000;
 /// Bytes of standard error that the plugin sees at the end.
 const STDERR_BYTES: usize = 8 * 1024;
 /// How long an agent that is told to end may take before it is killed.
@@ -35,11 +37,6 @@ const TERMINATE_GRACE: Duration = Duration::from_secs(5);
 const GENTLE_GRACE: Duration = Duration::from_secs(15);
 /// Denials kept on the record.
 const MAX_DENIALS: usize = 100;
-
-/// How the agent's run ended.
-pub(super) struct Concluded {
-    pub(super) result: Result<(), Failure>,
-}
 
 /// Why the agent was stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,15 +50,15 @@ enum Stopped {
 }
 
 impl Attempt<'_> {
-    pub(super) async fn agent_run(&mut self, launch: Launch) -> Result<Concluded, Halt> {
+    pub(super) async fn agent_run(&mut self, launch: Launch) -> Result<Verdict, Halt> {
         self.tell(Stage::AgentRun, StageState::Started, None).await;
         let concluded = self.run_agent(launch).await;
         match &concluded {
-            Ok(Concluded { result: Ok(()) }) => {
+            Ok(Verdict { failure: None }) => {
                 self.tell(Stage::AgentRun, StageState::Done, None).await
             }
-            Ok(Concluded {
-                result: Err(failure),
+            Ok(Verdict {
+                failure: Some(failure),
             })
             | Err(Halt::Failed(failure)) => {
                 self.tell(
@@ -76,7 +73,7 @@ impl Attempt<'_> {
         concluded
     }
 
-    async fn run_agent(&mut self, launch: Launch) -> Result<Concluded, Halt> {
+    async fn run_agent(&mut self, launch: Launch) -> Result<Verdict, Halt> {
         let limit = self.time_left(&launch)?;
         let budget = launch.plan.budget;
         budget::check_left(&budget, &self.job.run)?;
@@ -225,7 +222,7 @@ impl Attempt<'_> {
         reading: Reading,
         ended: Ended,
         stopped: Option<Stopped>,
-    ) -> Result<Concluded, Halt> {
+    ) -> Result<Verdict, Halt> {
         let exit = Exit {
             code: ended.exit.code,
             signal: ended.exit.signal,
@@ -242,12 +239,19 @@ impl Attempt<'_> {
                 .map(|(conclusion, _)| conclusion),
             Err(error) => Err(error),
         };
+        let mut said = None;
         let result = match verdict {
             Ok(Conclusion {
                 ending,
                 output: given,
+                message,
                 facts,
             }) => {
+                said = message.map(|text| {
+                    let mut kept = HeadTail::tail(MESSAGE_BYTES);
+                    kept.push(text.as_bytes());
+                    kept.text()
+                });
                 if let Some(given) = given {
                     let mut kept = HeadTail::new(OUTPUT_BYTES / 2, OUTPUT_BYTES / 2);
                     kept.push(given.as_bytes());
@@ -260,6 +264,7 @@ impl Attempt<'_> {
             Err(error) => Err(unread(error, &ended)),
         };
         (self.job.run.output, self.job.run.output_cut) = (Some(output.0), output.1);
+        self.job.run.message = said;
         let run = &self.job.run;
         self.reporter
             .send(EventBody::Usage {
@@ -273,13 +278,15 @@ impl Attempt<'_> {
                 Err(Halt::Interrupted(why))
             }
             Some(Stopped::CutOff) => Err(Halt::Interrupted(Interrupt::HandOff)),
-            Some(Stopped::TimeLimit(limit)) if result.is_err() => Ok(Concluded {
-                result: Err(out_of_time(limit)),
+            Some(Stopped::TimeLimit(limit)) if result.is_err() => Ok(Verdict {
+                failure: Some(out_of_time(limit)),
             }),
-            Some(Stopped::Budget) if result.is_err() => Ok(Concluded {
-                result: Err(budget::used_up(&budget, &self.job.run)),
+            Some(Stopped::Budget) if result.is_err() => Ok(Verdict {
+                failure: Some(budget::used_up(&budget, &self.job.run)),
             }),
-            _ => Ok(Concluded { result }),
+            _ => Ok(Verdict {
+                failure: result.err(),
+            }),
         }
     }
 

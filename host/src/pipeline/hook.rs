@@ -2,12 +2,11 @@
 //!
 //! The pre hook fails closed, where the hook is required. The post hook can never change the result.
 
-use super::agent_run::Concluded;
 use super::clone::Checkout;
 use super::materialize::{Launch, plugin_failed};
 use super::{Attempt, Halt};
-use crate::job::{EventBody, Failure, FailureClass, Stage};
-use crate::plugin::types::{RunResult, Usage};
+use crate::job::{EventBody, Failure, FailureClass, Stage, Verdict, Wishes};
+use crate::plugin::types::{PullRequestVerdict, Review, RunResult, Usage};
 use crate::plugin::{CallReport, PluginError, PreJob};
 use crate::profile::{HookPoint, HookRef, Profile};
 
@@ -72,34 +71,47 @@ impl Attempt<'_> {
         &mut self,
         profile: &Profile,
         checkout: &Checkout,
-        concluded: &Concluded,
-    ) {
+        verdict: &Verdict,
+    ) -> Wishes {
         let hooks = at(profile, HookPoint::PostJob);
         if hooks.is_empty() {
-            return;
+            return Wishes::default();
         }
-        let result = self.run_result(checkout, concluded).await;
+        let result = self.run_result(checkout, verdict).await;
         let step = async {
-            let mut annotations = Vec::new();
+            let (mut annotations, mut wishes) = (Vec::new(), Wishes::default());
             for hook in hooks {
                 match self.review(hook, &result).await {
-                    Ok(found) => annotations.extend(found),
-                    Err(error) => self.passed_over(hook, &error).await,
+                    Ok(review) => {
+                        let found = review.annotations.into_iter().map(|a| (a.key, a.value));
+                        annotations.extend(found);
+                        wish(&mut wishes, review.pull_request);
+                    }
+                    Err(error) => {
+                        self.passed_over(hook, &error).await;
+                        if hook.required {
+                            let reason = format!("the required hook {} failed", name(hook));
+                            wishes.veto.get_or_insert(reason);
+                        }
+                    }
                 }
             }
-            Ok(annotations)
+            Ok((annotations, wishes))
         };
-        // An interrupt only ends the hooks early: the result stands.
-        if let Ok(annotations) = self.stage(Stage::PostHook, step).await {
-            self.job.run.annotations.extend(annotations);
+        // An interrupt only ends the hooks early: the result stands. What they would have said is not known, so nothing is opened.
+        match self.stage(Stage::PostHook, step).await {
+            Ok((annotations, wishes)) => {
+                self.job.run.annotations.extend(annotations);
+                wishes
+            }
+            Err(_) => Wishes {
+                veto: Some("the hooks were interrupted".into()),
+                ..Wishes::default()
+            },
         }
     }
 
-    async fn review(
-        &self,
-        hook: &HookRef,
-        result: &RunResult,
-    ) -> Result<Vec<(String, String)>, PluginError> {
+    async fn review(&self, hook: &HookRef, result: &RunResult) -> Result<Review, PluginError> {
         let plugins = &self.pod.plugins;
         let plugin = plugins.load(&hook.plugin).await?;
         let context = plugins.context(&plugin, &hook.plugin, self.job.id)?;
@@ -114,16 +126,12 @@ impl Attempt<'_> {
             )
             .await?;
         self.tell_plugin(&name(hook), &report).await;
-        Ok(review
-            .annotations
-            .into_iter()
-            .map(|a| (a.key, a.value))
-            .collect())
+        Ok(review)
     }
 
-    async fn run_result(&self, checkout: &Checkout, concluded: &Concluded) -> RunResult {
+    async fn run_result(&self, checkout: &Checkout, verdict: &Verdict) -> RunResult {
         let run = &self.job.run;
-        let failure = concluded.result.as_ref().err();
+        let failure = verdict.failure.as_ref();
         let mut changed_files = self.changed_files(checkout).await;
         changed_files.truncate(MAX_CHANGED_FILES);
         RunResult {
@@ -168,6 +176,20 @@ fn at(profile: &Profile, point: HookPoint) -> Vec<&HookRef> {
         .iter()
         .filter(|hook| hook.on.contains(&point))
         .collect()
+}
+
+/// Adds what one hook wants to what those before it want: later words win, the first veto stands.
+fn wish(wishes: &mut Wishes, verdict: PullRequestVerdict) {
+    match verdict {
+        PullRequestVerdict::Keep => {}
+        PullRequestVerdict::Amend(words) => {
+            wishes.title = words.title.or(wishes.title.take());
+            wishes.body = words.body.or(wishes.body.take());
+        }
+        PullRequestVerdict::Veto(reason) => {
+            wishes.veto.get_or_insert(reason);
+        }
+    }
 }
 
 fn name(hook: &HookRef) -> String {

@@ -22,6 +22,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// The limit on passes that meet somebody new, before they are killed all the same.
 const FREEZING_PASSES: usize = 4;
 
+/// How often in a row nobody must be seen after some ran away from pass to pass.
+const LOOKS_AFTER_RUNNERS: usize = 12;
+
 /// How long new pids are watched at a time.
 const HUNT: Duration = Duration::from_millis(100);
 
@@ -72,19 +75,35 @@ impl Tree {
     pub(super) fn kill(&mut self) -> KillReport {
         let deadline = Instant::now() + PATIENCE;
         let mut killed = BTreeSet::new();
-        let mut empty = 0;
+        let (mut empty, mut enough) = (0, 1);
+        let mut newest = table::newest_pid();
         for round in 0.. {
             let (living, at_rest) = self.freeze();
-            // Once there was somebody, one look is not enough: a runner may have slipped through it.
             empty = if living.is_empty() { empty + 1 } else { 0 };
-            if empty > usize::from(!killed.is_empty()) {
+            // Once there was somebody, one look is not enough: a runner may have slipped through it, and one that runs from pass to
+            // pass slips through many.
+            enough = match (at_rest, living.is_empty()) {
+                (false, _) => LOOKS_AFTER_RUNNERS,
+                (true, false) => enough.max(2),
+                (true, true) => enough,
+            };
+            if empty >= enough {
                 break;
             }
             for identity in &living {
                 self.strike(*identity, &mut killed);
             }
-            if !at_rest || (round > 1 && !living.is_empty()) {
+            // Passes can miss a runner for long. Where somebody was killed and new processes still appear, whoever they are, one may
+            // be among them.
+            let newest_now = table::newest_pid();
+            let appear = !killed.is_empty() && newest_now != newest;
+            newest = newest_now;
+            if !at_rest || (round > 1 && !living.is_empty()) || (living.is_empty() && appear) {
+                let before = killed.len();
                 self.hunt(&mut killed);
+                if killed.len() > before {
+                    (empty, enough) = (0, LOOKS_AFTER_RUNNERS);
+                }
             }
             if Instant::now() > deadline {
                 let survivors = self.living();

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
+use super::delivery::DeliveryKeys;
 use super::keys::{ComponentName, HookKeys, HostKeys, PluginKeys};
 use super::{
     Component, HookRef, Layer, OnInterrupt, PluginRef, Profile, ProfileError, ProfileName,
@@ -126,6 +127,7 @@ pub(super) fn add_up(
         max_attempts: keys.max_attempts.unwrap_or(2),
         local_only: keys.local_only.unwrap_or(false),
         timeout: keys.timeout,
+        delivery: keys.delivery.resolve(),
         digest: hex(&digest.finalize()),
         warnings: chain
             .iter()
@@ -142,6 +144,7 @@ struct Keys<'a> {
     max_attempts: Option<u32>,
     local_only: Option<bool>,
     timeout: Option<u32>,
+    delivery: DeliveryKeys,
     plugin: Plugin<'a>,
     /// The list stands as a whole; a child that sets one replaces its parent's.
     hooks: (&'a [HookKeys], Option<&'a Entry>),
@@ -160,6 +163,7 @@ impl<'a> Keys<'a> {
         self.max_attempts = keys.max_attempts.or(self.max_attempts);
         self.local_only = keys.local_only.or(self.local_only);
         self.timeout = keys.timeout.or(self.timeout);
+        self.delivery.lay_over(&keys.delivery);
         if let Some(plugin) = &keys.plugin {
             self.plugin.lay_over(plugin, entry);
         }

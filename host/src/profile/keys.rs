@@ -7,6 +7,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
+use super::delivery::DeliveryKeys;
 use super::yaml::kind;
 use super::{HookPoint, OnInterrupt, ProfileError, ProfileName};
 
@@ -21,6 +22,7 @@ pub(super) struct HostKeys {
     pub(super) max_attempts: Option<u32>,
     pub(super) local_only: Option<bool>,
     pub(super) timeout: Option<u32>,
+    pub(super) delivery: DeliveryKeys,
     pub(super) plugin: Option<PluginKeys>,
     pub(super) hooks: Option<Vec<HookKeys>>,
 }
@@ -53,7 +55,7 @@ pub(super) enum ComponentName {
     File(String),
 }
 
-const HOST_KEYS: [&str; 10] = [
+const HOST_KEYS: [&str; 12] = [
     "name",
     "description",
     "extends",
@@ -62,6 +64,8 @@ const HOST_KEYS: [&str; 10] = [
     "max_attempts",
     "local_only",
     "timeout",
+    "pull_request",
+    "repository",
     "plugin",
     "hooks",
 ];
@@ -101,6 +105,7 @@ impl HostKeys {
             max_attempts: keys.number("max_attempts", 1, 100)?,
             local_only: keys.boolean("local_only")?,
             timeout: keys.number("timeout", 1, u32::MAX)?,
+            delivery: DeliveryKeys::read(&keys)?,
             plugin: keys
                 .mapping("plugin")?
                 .map(|keys| PluginKeys::read(&keys, &PLUGIN_KEYS))
@@ -133,7 +138,7 @@ impl PluginKeys {
 }
 
 /// A mapping in a document, and where it stands. A key without a value counts as not set.
-struct Keys<'a> {
+pub(super) struct Keys<'a> {
     file: &'a Path,
     prefix: String,
     map: &'a Map<String, Value>,
@@ -148,7 +153,12 @@ impl<'a> Keys<'a> {
         format!("{}{key}", self.prefix)
     }
 
-    fn wrong(&self, key: &str, expected: impl Into<String>, found: &Value) -> ProfileError {
+    pub(super) fn wrong(
+        &self,
+        key: &str,
+        expected: impl Into<String>,
+        found: &Value,
+    ) -> ProfileError {
         ProfileError::Type {
             file: self.file.to_owned(),
             key: self.path(key),
@@ -157,7 +167,7 @@ impl<'a> Keys<'a> {
         }
     }
 
-    fn text(&self, key: &str) -> Result<Option<String>, ProfileError> {
+    pub(super) fn text(&self, key: &str) -> Result<Option<String>, ProfileError> {
         match self.get(key) {
             None => Ok(None),
             Some(Value::String(text)) => Ok(Some(text.clone())),
@@ -169,7 +179,7 @@ impl<'a> Keys<'a> {
         }
     }
 
-    fn boolean(&self, key: &str) -> Result<Option<bool>, ProfileError> {
+    pub(super) fn boolean(&self, key: &str) -> Result<Option<bool>, ProfileError> {
         match self.get(key) {
             None => Ok(None),
             Some(Value::Bool(value)) => Ok(Some(*value)),
@@ -188,7 +198,11 @@ impl<'a> Keys<'a> {
         }
     }
 
-    fn choice<T: Copy>(&self, key: &str, choices: &[(&str, T)]) -> Result<Option<T>, ProfileError> {
+    pub(super) fn choice<T: Copy>(
+        &self,
+        key: &str,
+        choices: &[(&str, T)],
+    ) -> Result<Option<T>, ProfileError> {
         let Some(value) = self.get(key) else {
             return Ok(None);
         };
@@ -204,7 +218,7 @@ impl<'a> Keys<'a> {
         })
     }
 
-    fn mapping(&self, key: &str) -> Result<Option<Keys<'a>>, ProfileError> {
+    pub(super) fn mapping(&self, key: &str) -> Result<Option<Keys<'a>>, ProfileError> {
         match self.get(key) {
             None => Ok(None),
             Some(Value::Object(map)) => Ok(Some(Keys {
@@ -216,7 +230,7 @@ impl<'a> Keys<'a> {
         }
     }
 
-    fn list(&self, key: &str) -> Result<Option<&'a [Value]>, ProfileError> {
+    pub(super) fn list(&self, key: &str) -> Result<Option<&'a [Value]>, ProfileError> {
         match self.get(key) {
             None => Ok(None),
             Some(Value::Array(items)) => Ok(Some(items)),
@@ -322,7 +336,7 @@ impl<'a> Keys<'a> {
         })
     }
 
-    fn refuse_unknown(&self, known: &[&str]) -> Result<(), ProfileError> {
+    pub(super) fn refuse_unknown(&self, known: &[&str]) -> Result<(), ProfileError> {
         match self.map.keys().find(|key| !known.contains(&key.as_str())) {
             None => Ok(()),
             Some(key) => Err(self.unknown(key, format!("known here are: {}", known.join(", ")))),

@@ -1,7 +1,7 @@
 //! The store that needs nothing installed: files in one directory, one process at a time.
 //!
-//! `{id}.json` is the job's record, replaced atomically; `journal-*.jsonl` makes each change of it durable before that, many with one
-//! sync; `{id}.events.jsonl` holds its events, one line each, appended. Events are not synced: after a power cut the end of a stream
+//! `journal-*.jsonl` makes each change of a record durable, many with one sync; `{id}.json` is the job's record, replaced atomically a
+//! moment later; `{id}.events.jsonl` holds its events, one line each, appended. Events are not synced: after a power cut the end of a stream
 //! may be missing, and what the record proves is added to it again. The order of the queue is not stored: it is rebuilt from the records when the store opens,
 //! with interrupted jobs in front. `.lock` holds the flock that keeps a second process out.
 //!
@@ -13,6 +13,7 @@ mod event_log;
 mod files;
 mod index;
 mod journal;
+mod unwritten;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -25,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 use self::event_log::EventLog;
 use self::index::{Entry, Holder, Index, Live};
 use self::journal::Journal;
+use self::unwritten::{Unwritten, Writer};
 use super::{Claim, Cursor, Depth, Filter, Lease, Page, Queue, QueueError};
 use crate::job::{
     Event, EventBody, Fence, Job, JobId, Outcome, PodName, Record, Requeue, Run, State, Status,
@@ -40,9 +42,13 @@ pub struct Embedded {
 struct Store {
     dir: PathBuf,
     journal: Journal,
+    /// Records whose files are not written yet; the journal holds them.
+    unwritten: Unwritten,
     index: Mutex<Index>,
     /// Told whenever a job joins the queue.
     queued: Notify,
+    /// Before the lock: what is left to write is written while nobody else can use the directory.
+    _writer: Writer,
     /// Held, not read: dropping it lets another process in.
     _lock: std::fs::File,
 }
@@ -56,9 +62,13 @@ impl Embedded {
     pub fn open(dir: &Path) -> Result<Self, QueueError> {
         let lock = files::lock_dir(dir)?;
         files::remove_temporaries(dir)?;
-        let journal = Journal::open(dir)?;
+        let unwritten = Unwritten::new(dir);
+        let journal = Journal::open(dir, unwritten.clone())?;
+        let writer = unwritten.start().map_err(files::failed("write in", dir))?;
         let store = Store {
             dir: dir.to_owned(),
+            unwritten,
+            _writer: writer,
             journal,
             index: Mutex::default(),
             queued: Notify::new(),
@@ -333,7 +343,7 @@ impl Store {
         if let Err(error) = self.journal.forget(id) {
             tracing::warn!(job = %id, %error, "a job that was refused may come back with the next start");
         }
-        files::remove_job(&self.dir, id);
+        self.unwritten.remove(id);
     }
 
     fn try_claim(&self, pod: &PodName) -> Result<Option<Claim>, QueueError> {
@@ -484,7 +494,7 @@ impl Store {
         let raw = files::to_raw(&self.dir, job.id, &record)?;
         // In this order: what is not durable must not take the place of what is.
         self.journal.write(job.id, &raw)?;
-        files::write_record(&self.dir, job.id, &raw)?;
+        self.unwritten.put(job.id, raw);
         Ok(record)
     }
 
@@ -521,7 +531,7 @@ impl Store {
         let log = self.log(entry, &mut live)?;
         let last = log.last_event()?;
         if ended && !matches!(last.map(|e| e.body), Some(EventBody::End { .. })) {
-            let record = files::read_record(&self.dir, entry.id)?;
+            let record = self.stored(entry.id)?;
             self.append(entry, &mut live, vec![end_event(&record)])?;
         }
         if ended {
@@ -546,7 +556,15 @@ impl Store {
         if let Some(job) = &guard(&entry.live).job {
             return Ok(Record::from(job));
         }
-        files::read_record(&self.dir, entry.id)
+        self.stored(entry.id)
+    }
+
+    /// The record as it was stored last.
+    fn stored(&self, id: JobId) -> Result<Record, QueueError> {
+        match self.unwritten.get(id) {
+            Some(raw) => files::parse_record(&self.dir, id, raw.get().as_bytes()),
+            None => files::read_record(&self.dir, id),
+        }
     }
 
     fn list(&self, filter: &Filter) -> Result<Page, QueueError> {
@@ -603,10 +621,10 @@ impl Store {
                     guard(&self.index).queue.retain(|id| *id != entry.id);
                 }
                 None => {
-                    let record = files::read_record(&self.dir, entry.id);
+                    let record = self.stored(entry.id);
                     self.journal.forget(entry.id)?;
                     guard(&self.index).remove(&entry);
-                    files::remove_job(&self.dir, entry.id);
+                    self.unwritten.remove(entry.id);
                     forgotten.extend(record.ok());
                 }
                 Some(_) => {}

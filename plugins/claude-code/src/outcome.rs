@@ -25,6 +25,7 @@ pub(crate) fn conclude(settings: &Settings, result: Option<&RunResult>, exit: &E
     Conclusion {
         ending,
         output: result.and_then(|result| output(settings, result)),
+        message: result.and_then(|result| result.body.result.clone()),
         facts: Vec::new(),
     }
 }

@@ -139,6 +139,7 @@ impl GuestRun for Run {
         Conclusion {
             ending: ending(&exit),
             output: None,
+            message: None,
             facts: Vec::new(),
         }
     }

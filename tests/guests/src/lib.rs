@@ -152,6 +152,7 @@ impl GuestRun for Run {
         Conclusion {
             ending: Ending::Succeeded,
             output: Some(format!("{} lines, {} calls", self.lines.get(), calls())),
+            message: None,
             facts: Vec::new(),
         }
     }

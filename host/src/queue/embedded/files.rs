@@ -163,8 +163,12 @@ pub(super) fn read_record(dir: &Path, id: JobId) -> Result<Record, QueueError> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(QueueError::NotFound(id)),
         Err(e) => return Err(failed("read", &path)(e)),
     };
-    serde_json::from_slice(&bytes).map_err(|e| QueueError::Damaged {
-        path,
+    parse_record(dir, id, &bytes)
+}
+
+pub(super) fn parse_record(dir: &Path, id: JobId, bytes: &[u8]) -> Result<Record, QueueError> {
+    serde_json::from_slice(bytes).map_err(|e| QueueError::Damaged {
+        path: record_path(dir, id),
         problem: e.to_string(),
     })
 }

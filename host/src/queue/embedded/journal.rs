@@ -1,7 +1,7 @@
 //! The journal: what makes a change durable, for many changes at the price of one.
 //!
-//! A record's own file is replaced atomically but not synced: that would cost several waits for the disk a change. Before that, the new
-//! record is appended here and synced, and whoever comes while a sync is under way shares the next one (group commit). When the
+//! A record's own file is written later and not synced (`unwritten`): that would cost several waits for the disk a change. Before that,
+//! the new record is appended here and synced, and whoever comes while a sync is under way shares the next one (group commit). When the
 //! store opens, the last line of each job wins over its file, which a power cut may have left old, torn or missing.
 //!
 //! A journal that has grown large is followed by a new one. The files it covers are then synced in the background, and it is
@@ -22,6 +22,7 @@ use serde_json::value::RawValue;
 
 use super::files::{self, failed};
 use super::guard;
+use super::unwritten::Unwritten;
 use crate::job::JobId;
 use crate::queue::QueueError;
 
@@ -33,6 +34,7 @@ const SUFFIX: &str = ".jsonl";
 /// The journal of one store.
 pub(super) struct Journal {
     dir: PathBuf,
+    unwritten: Unwritten,
     full: u64,
     state: Mutex<State>,
     /// Told when a batch is over.
@@ -77,11 +79,11 @@ struct Line<'a> {
 
 impl Journal {
     /// Carries out what the journals in `dir` tell of, and begins a new one.
-    pub(super) fn open(dir: &Path) -> Result<Self, QueueError> {
-        Self::open_with(dir, FULL)
+    pub(super) fn open(dir: &Path, unwritten: Unwritten) -> Result<Self, QueueError> {
+        Self::open_with(dir, unwritten, FULL)
     }
 
-    fn open_with(dir: &Path, full: u64) -> Result<Self, QueueError> {
+    fn open_with(dir: &Path, unwritten: Unwritten, full: u64) -> Result<Self, QueueError> {
         let old = numbers(dir)?;
         let mut newest = HashMap::new();
         for path in old.values() {
@@ -102,6 +104,7 @@ impl Journal {
         }
         Ok(Self {
             dir: dir.to_owned(),
+            unwritten,
             full,
             state: Mutex::new(State {
                 file: Arc::new(file),
@@ -193,20 +196,25 @@ impl Journal {
         state.number = number;
         state.len = 0;
         guard(&self.retired).push_back(retired);
-        let (dir, queue) = (self.dir.clone(), self.retired.clone());
-        std::thread::spawn(move || retire(&dir, &queue));
+        let (dir, unwritten) = (self.dir.clone(), self.unwritten.clone());
+        let queue = self.retired.clone();
+        std::thread::spawn(move || retire(&dir, &unwritten, &queue));
     }
 }
 
 /// Syncs what retired journals cover and removes them, the oldest first. What fails is tried again with the next one.
-fn retire(dir: &Path, queue: &Mutex<VecDeque<Retired>>) {
+fn retire(dir: &Path, unwritten: &Unwritten, queue: &Mutex<VecDeque<Retired>>) {
     let mut queue = guard(queue);
     while let Some(oldest) = queue.front() {
-        let synced = oldest
-            .jobs
-            .iter()
-            .try_for_each(|id| files::sync_record(dir, *id));
-        let done = synced
+        let synced = || {
+            oldest
+                .jobs
+                .iter()
+                .try_for_each(|id| files::sync_record(dir, *id))
+        };
+        let done = unwritten
+            .flush()
+            .and_then(|()| synced())
             .and_then(|()| files::sync_dir(dir))
             .and_then(|()| fs::remove_file(&oldest.path));
         if let Err(error) = done {
@@ -290,7 +298,7 @@ mod tests {
     fn after_a_power_cut_the_journal_wins_over_old_torn_and_missing_files() {
         let dir = tempfile::tempdir().unwrap();
         let [old, torn, missing, forgotten] = std::array::from_fn(|_| JobId::random());
-        let journal = Journal::open(dir.path()).unwrap();
+        let journal = Journal::open(dir.path(), Unwritten::new(dir.path())).unwrap();
         for id in [old, torn, missing, forgotten] {
             journal.write(id, &raw(r#"{"n":1}"#)).unwrap();
             journal.write(id, &raw(r#"{"n":2}"#)).unwrap();
@@ -301,7 +309,7 @@ mod tests {
         fs::write(files::record_path(dir.path(), forgotten), r#"{"n":2}"#).unwrap();
         drop(journal);
 
-        let journal = Journal::open(dir.path()).unwrap();
+        let journal = Journal::open(dir.path(), Unwritten::new(dir.path())).unwrap();
         for id in [old, torn, missing] {
             assert_eq!(stored(dir.path(), id).as_deref(), Some(r#"{"n":2}"#));
         }
@@ -330,7 +338,7 @@ mod tests {
     #[test]
     fn many_writers_share_syncs_and_journals_follow_each_other() {
         let dir = tempfile::tempdir().unwrap();
-        let journal = Journal::open_with(dir.path(), 2_000).unwrap();
+        let journal = Journal::open_with(dir.path(), Unwritten::new(dir.path()), 2_000).unwrap();
         let ids: Vec<JobId> = (0..16).map(|_| JobId::random()).collect();
         std::thread::scope(|scope| {
             for id in &ids {
@@ -346,7 +354,7 @@ mod tests {
         });
         assert!(guard(&journal.state).number > 1, "it was followed");
         drop(journal);
-        let journal = Journal::open(dir.path()).unwrap();
+        let journal = Journal::open(dir.path(), Unwritten::new(dir.path())).unwrap();
         for id in ids {
             assert_eq!(stored(dir.path(), id).as_deref(), Some(r#"{"n":49}"#));
         }
@@ -356,7 +364,7 @@ mod tests {
     #[test]
     fn a_batch_that_cannot_be_written_fails_for_all_and_harms_no_later_one() {
         let dir = tempfile::tempdir().unwrap();
-        let journal = Journal::open(dir.path()).unwrap();
+        let journal = Journal::open(dir.path(), Unwritten::new(dir.path())).unwrap();
         let id = JobId::random();
         journal.write(id, &raw(r#"{"n":1}"#)).unwrap();
         let good = guard(&journal.state).file.clone();
@@ -366,7 +374,7 @@ mod tests {
         guard(&journal.state).file = good;
         journal.write(id, &raw(r#"{"n":3}"#)).unwrap();
         drop(journal);
-        drop(Journal::open(dir.path()).unwrap());
+        drop(Journal::open(dir.path(), Unwritten::new(dir.path())).unwrap());
         assert_eq!(stored(dir.path(), id).as_deref(), Some(r#"{"n":3}"#));
     }
 }
