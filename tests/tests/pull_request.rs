@@ -307,6 +307,103 @@ async fn the_token_is_nowhere_but_on_the_wire() {
     }
 }
 
+/// Puts the test guest into a profile that calls it as a hook with this configuration.
+fn hooked(builder: Builder, name: &str, config: &Value) -> Builder {
+    let folder = builder.path("home/.agenticore/profiles").join(name);
+    fs::create_dir_all(&folder).unwrap();
+    let guest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../plugins/dist/test-guests.wasm");
+    fs::copy(guest, folder.join("guest.wasm")).unwrap();
+    let hook =
+        json!([{"component": "guest.wasm", "on": ["pre-job", "post-job"], "config": config}]);
+    builder.profile(name, &format!("extends: pr\nhooks: {hook}\n"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hooks_change_the_words_or_say_no() {
+    let (github, builder) = github().await;
+    let builder = hooked(builder, "title", &json!({"pull-request": "title"}));
+    let world = hooked(builder, "veto", &json!({"pull-request": "veto"})).start();
+    let id = world.submit_body(&job(&github, "title", COMMIT)).await;
+    let record = world.ended(&id).await;
+    assert_eq!(
+        text(field(&record, "pull_request"), "state"),
+        "opened",
+        "{record}"
+    );
+    let pulls = github.pulls();
+    assert_eq!(text(&pulls[0], "title"), "a better title");
+    assert!(
+        text(&pulls[0], "body").contains(&id),
+        "the body is the profile's"
+    );
+
+    let id = world.submit_body(&job(&github, "veto", COMMIT)).await;
+    let record = world.ended(&id).await;
+    assert_eq!(text(&record, "status"), "succeeded", "{record}");
+    let done = field(&record, "pull_request");
+    assert_eq!(text(done, "state"), "skipped");
+    assert!(text(done, "reason").contains("not on a Friday"), "{done}");
+    assert_eq!(github.pulls().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_at_any_stage_a_job_ends_once_with_one_pull_request() {
+    let (github, builder) = github().await;
+    let mut world = hooked(builder, "staged", &json!({"pull-request": "keep"})).start();
+    let stages = [
+        "clone",
+        "materialize",
+        "pre_hook",
+        "agent_run",
+        "post_hook",
+        "pull_request",
+    ];
+    for (round, stage) in stages.into_iter().enumerate() {
+        let gate = world.gate(stage);
+        let held = stage == "agent_run";
+        let wait = if held { gate.wait() } else { "true".to_owned() };
+        if stage == "pull_request" {
+            github.trouble([Trouble::SilenceAfter]);
+        }
+        let ledger = world.path(&format!("gates/{stage}.runs"));
+        // Run again, it finds its commit made.
+        let script = format!(
+            "echo ran >> '{}'; {wait}; {COMMIT} || true",
+            ledger.display()
+        );
+        let id = world.submit_body(&job(&github, "staged", &script)).await;
+        world
+            .event(&id, stage, |event| text(event, "stage") == stage)
+            .await;
+        if stage == "pull_request" {
+            github.asked_to_open(6).await;
+        }
+        world.kill9();
+        gate.open();
+        world.boot();
+
+        let record = world.ended(&id).await;
+        assert_eq!(text(&record, "status"), "succeeded", "{stage}: {record}");
+        let events = world.events(&id).await;
+        let ends = events.iter().filter(|event| text(event, "type") == "end");
+        assert_eq!(ends.count(), 1, "{stage}: {events:?}");
+        let pulls = github.pulls();
+        assert_eq!(pulls.len(), round + 1, "{stage}: {record}");
+        let pull = pulls.last().unwrap();
+        assert_eq!(text(&record, "pr_url"), text(pull, "html_url"), "{stage}");
+        let branch = text(&record, "branch");
+        let work = github.repo().git(&["show", &format!("{branch}:work.txt")]);
+        assert_eq!(work, "work\n", "{stage}: the work is kept");
+        let runs = fs::read_to_string(&ledger).unwrap().lines().count();
+        let most = if matches!(stage, "post_hook" | "pull_request") {
+            1
+        } else {
+            2
+        };
+        assert!(runs <= most, "{stage}: the agent ran {runs} times");
+    }
+}
+
 /// The command lines of every process of the machine.
 fn command_lines() -> Vec<String> {
     let entries = fs::read_dir("/proc").unwrap().flatten();

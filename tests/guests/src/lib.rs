@@ -232,10 +232,18 @@ impl HooksGuest for Plugin {
                     value: run.status.clone(),
                 })
                 .collect(),
-            pull_request: PullRequestVerdict::Amend(PullRequestText {
-                title: Some("title\nforged".to_owned()),
-                body: Some("line\nline\u{1b}[2J".to_owned()),
-            }),
+            pull_request: match text(&config, "pull-request") {
+                "keep" => PullRequestVerdict::Keep,
+                "veto" => PullRequestVerdict::Veto("not on a Friday".to_owned()),
+                "title" => PullRequestVerdict::Amend(PullRequestText {
+                    title: Some("a better title".to_owned()),
+                    body: None,
+                }),
+                _ => PullRequestVerdict::Amend(PullRequestText {
+                    title: Some("title\nforged".to_owned()),
+                    body: Some("line\nline\u{1b}[2J".to_owned()),
+                }),
+            },
         }
     }
 }
