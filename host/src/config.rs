@@ -105,6 +105,12 @@ pub struct Config {
     pub max_job_time: Duration,
     /// How long running jobs get to end by themselves when the server stops.
     pub drain_timeout: Duration,
+    /// How long the worktree of a job that succeeded is kept.
+    pub worktree_retention: Duration,
+    /// How long a clone that no job uses is kept.
+    pub repo_cache_max_age: Duration,
+    /// The most bytes of clones that no job uses; 0: no bound.
+    pub repo_cache_max_bytes: u64,
     /// The most bytes of events that a job may store.
     pub max_event_bytes: u64,
     /// Settings by plugin name, handed to the plugin.
@@ -199,6 +205,9 @@ impl Config {
             pod_name: source.parse("repos.pod_name", "letters, digits, '.', '_' and '-'")?,
             max_job_time: source.seconds("repos.max_job_seconds")?,
             drain_timeout: source.seconds("server.drain_timeout")?,
+            worktree_retention: source.seconds("repos.worktree_retention_seconds")?,
+            repo_cache_max_age: source.seconds("repos.cache_max_age_seconds")?,
+            repo_cache_max_bytes: source.parse("repos.cache_max_bytes", "a number of bytes")?,
             max_event_bytes: source.parse("repos.max_event_bytes", "a number of bytes")?,
             agents: source.agents()?,
             otel: source.otel()?,

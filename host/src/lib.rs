@@ -16,6 +16,7 @@ pub mod drain;
 pub mod pod;
 pub mod worker;
 
+mod housekeeping;
 mod pipeline;
 mod template;
 

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use jiff::Timestamp;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -15,6 +14,7 @@ use crate::config::Config;
 use crate::drain::{Drain, HAND_OFF_TIME};
 use crate::git::{FlockLock, Git, GitOptions, HostToken, NoCredentials, RepoCache};
 use crate::github::GitHub;
+use crate::housekeeping;
 use crate::job::{Event, EventBody, Record, RequestBody};
 use crate::plugin::{ChildCompiler, Compiler};
 use crate::plugins::Plugins;
@@ -26,8 +26,6 @@ use crate::queue::embedded::Embedded;
 use crate::service::Service;
 use crate::worker;
 
-/// How often jobs whose time is over are looked for.
-const SWEEP_EVERY: Duration = Duration::from_secs(60);
 /// How much longer than its time a drain may take before the server gives up on it.
 const DRAIN_GRACE: Duration = Duration::from_secs(5);
 /// How long open connections get once the jobs are gone.
@@ -168,7 +166,7 @@ impl Host {
         let worker = tokio::spawn(worker::run(self.pod.clone(), self.drain.clone()));
         let drain = self.drain.clone();
         let timekeeper = tokio::spawn(async move { drain.keep_time().await });
-        let sweeper = tokio::spawn(sweep(self.pod.clone()));
+        let housekeeper = tokio::spawn(housekeeping::run(self.pod.clone()));
         let closed = CancellationToken::new();
         let router =
             api::router(self.service.clone()).into_make_service_with_connect_info::<SocketAddr>();
@@ -185,7 +183,7 @@ impl Host {
         timekeeper.abort();
         closed.cancel();
         prewarm.abort();
-        sweeper.abort();
+        housekeeper.abort();
         if let Ok(served) = tokio::time::timeout(CONNECTION_GRACE, http).await {
             served
                 .context("the HTTP task panicked")?
@@ -212,47 +210,6 @@ impl Host {
                 tracing::error!("not every job could be handed off in time; the next start goes on with them");
             },
             () = hurried => {}
-        }
-    }
-}
-
-async fn sweep(pod: Arc<Pod>) {
-    let mut tick = tokio::time::interval(SWEEP_EVERY);
-    loop {
-        tick.tick().await;
-        match pod.queue.sweep(Timestamp::now()).await {
-            Ok(forgotten) => {
-                for record in forgotten {
-                    release(&pod, &record).await;
-                }
-            }
-            Err(error) => tracing::error!(%error, "cannot look for jobs whose time is over"),
-        }
-    }
-}
-
-/// Removes the directories of a job that is forgotten.
-async fn release(pod: &Pod, record: &Record) {
-    let job = &record.id;
-    let removed = match crate::git::RepoUrl::stored(&record.repo_url) {
-        Ok(url) if !record.repo_url.is_empty() => {
-            let never = CancellationToken::new();
-            pod.repos
-                .remove(&url, job, crate::git::Watch::quiet(&never))
-                .await
-        }
-        _ => pod.repos.remove_scratch(job).await,
-    };
-    if let Err(error) = removed {
-        tracing::warn!(job, %error, "cannot remove the directory of a forgotten job");
-    }
-    if let Some(root) = &pod.config.shared_root {
-        let dir = root.join("jobs").join(job);
-        match tokio::fs::remove_dir_all(&dir).await {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                tracing::warn!(job, %error, "cannot remove the configuration of a forgotten job");
-            }
-            _ => {}
         }
     }
 }

@@ -216,7 +216,7 @@ async fn list(
         return refused(422, "head must be OWNER:BRANCH");
     };
     let pulls = shared.state.lock().unwrap().pulls.clone();
-    let wanted = |pull: &&Value| pull["head"]["ref"] == branch && of("state") == "all";
+    let wanted = |pull: &&Value| head_of(pull) == branch && of("state") == "all";
     Json(pulls.iter().filter(wanted).cloned().collect::<Vec<_>>()).into_response()
 }
 
@@ -254,7 +254,10 @@ fn create(shared: &Shared, body: &Value) -> Response {
     if fields.iter().any(|field| !known.contains(field)) {
         return refused(422, &format!("unknown fields in {fields:?}"));
     }
-    let text = |name: &str| body[name].as_str().unwrap_or_default().to_owned();
+    let text = |name: &str| {
+        let text = body.get(name).and_then(Value::as_str);
+        text.unwrap_or_default().to_owned()
+    };
     let (title, words, head, base) = (text("title"), text("body"), text("head"), text("base"));
     if title.is_empty() || title.chars().count() > 256 || words.chars().count() > 65_536 {
         return refused(422, "the title or body is missing or too long");
@@ -274,7 +277,7 @@ fn create(shared: &Shared, body: &Value) -> Response {
         return refused(422, "No commits between the branches");
     }
     let mut state = shared.state.lock().unwrap();
-    if state.pulls.iter().any(|pull| pull["head"]["ref"] == head) {
+    if state.pulls.iter().any(|pull| head_of(pull) == head) {
         return refused(422, "A pull request already exists for this branch");
     }
     let number = state.pulls.len() + 1;
@@ -282,7 +285,7 @@ fn create(shared: &Shared, body: &Value) -> Response {
     let pull = json!({
         "number": number,
         "html_url": format!("http://127.0.0.1:{port}/acme/app/pull/{number}"),
-        "title": title, "body": words, "draft": body["draft"],
+        "title": title, "body": words, "draft": body.get("draft"),
         "head": {"ref": head}, "base": {"ref": base},
     });
     state.pulls.push(pull.clone());
@@ -299,7 +302,7 @@ async fn label(
     if let Err(refusal) = check(&shared, "POST", &uri, &headers) {
         return *refusal;
     }
-    let texts: Vec<String> = texts(&body["labels"]);
+    let texts: Vec<String> = texts(&body, "labels");
     if texts.iter().any(|label| label == "forbidden") {
         return refused(403, "Resource not accessible");
     }
@@ -318,13 +321,20 @@ async fn review(
         return *refusal;
     }
     let mut state = shared.state.lock().unwrap();
-    state.reviewers.extend(texts(&body["reviewers"]));
-    state.reviewers.extend(texts(&body["team_reviewers"]));
+    state.reviewers.extend(texts(&body, "reviewers"));
+    state.reviewers.extend(texts(&body, "team_reviewers"));
     (StatusCode::CREATED, Json(json!({}))).into_response()
 }
 
-fn texts(list: &Value) -> Vec<String> {
-    let items = list.as_array().cloned().unwrap_or_default();
+/// The branch of a pull request.
+fn head_of(pull: &Value) -> &str {
+    let head = pull.pointer("/head/ref").and_then(Value::as_str);
+    head.unwrap_or_default()
+}
+
+fn texts(body: &Value, name: &str) -> Vec<String> {
+    let list = body.get(name).and_then(Value::as_array);
+    let items = list.cloned().unwrap_or_default();
     items
         .iter()
         .filter_map(|item| item.as_str().map(str::to_owned))

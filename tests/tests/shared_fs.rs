@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use agenticore_tests::{ScriptedAgent, World};
+use agenticore_tests::{ScriptedAgent, World, until};
 use futures::future::join_all;
 use rustix::process::Signal;
 use serde_json::json;
@@ -182,9 +182,10 @@ async fn files_of_a_job_are_at_the_documented_place() {
             world.files(&format!("shared/jobs/{id}"))
         );
     }
-    assert!(
-        world
-            .read(&format!("shared/job-state/{id}.json"))
-            .contains(&id)
-    );
+    // The file is a moment behind what the server answers.
+    let record = format!("shared/job-state/{id}.json");
+    until("the record's file tells of the end", || async {
+        world.read(&record).contains("succeeded").then_some(())
+    })
+    .await;
 }

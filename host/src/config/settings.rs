@@ -138,6 +138,24 @@ pub const SETTINGS: &[Setting] = &[
         "The longest time limit a job can have, in seconds over all attempts.",
     ),
     row(
+        "AGENTICORE_WORKTREE_RETENTION",
+        "repos.worktree_retention_seconds",
+        "3600",
+        "Seconds that the worktree of a job that succeeded is kept, once its work is pushed or there is none. Other worktrees are kept until the job is forgotten.",
+    ),
+    row(
+        "AGENTICORE_REPO_CACHE_MAX_AGE",
+        "repos.cache_max_age_seconds",
+        "2592000",
+        "Seconds that the clone of a repository is kept while no job uses it.",
+    ),
+    row(
+        "AGENTICORE_REPO_CACHE_MAX_BYTES",
+        "repos.cache_max_bytes",
+        "0",
+        "The most bytes of clones that no job uses; beyond it the longest unused go. 0: no bound.",
+    ),
+    row(
         "AGENTICORE_MAX_EVENT_BYTES",
         "repos.max_event_bytes",
         "67108864",

@@ -116,6 +116,7 @@ impl RepoCache {
         }
         let key = url.key();
         let guard = self.locked(&key, watch).await?;
+        self.touch(&key);
         let stop = Stop {
             cancel: watch.cancel,
             lock: Some((&guard, &key)),
@@ -179,10 +180,7 @@ impl RepoCache {
         watch: Watch<'_>,
     ) -> Result<Vec<String>, GitError> {
         let mut removed = BTreeSet::new();
-        for key in names(&self.root)
-            .into_iter()
-            .filter(|name| name.len() == 12 && name.bytes().all(|b| b.is_ascii_hexdigit()))
-        {
+        for key in self.keys() {
             let (home, repo) = self.paths(&key);
             let worktrees = names(&home.join("worktrees"));
             let jobs = worktrees
@@ -236,7 +234,32 @@ impl RepoCache {
         Place::new(&self.git, &home, &repo, job).remove(stop).await
     }
 
-    async fn locked(&self, key: &str, watch: Watch<'_>) -> Result<LockGuard, GitError> {
+    /// The worktree that a job has, if it is whole.
+    pub(super) async fn existing(
+        &self,
+        url: &RepoUrl,
+        job: &str,
+        stop: Stop<'_>,
+    ) -> Result<Option<Worktree>, GitError> {
+        let (home, repo) = self.paths(&url.key());
+        Place::new(&self.git, &home, &repo, job_name(job)?)
+            .reuse(stop)
+            .await
+    }
+
+    /// The keys of all clones.
+    pub(super) fn keys(&self) -> Vec<String> {
+        let is_key =
+            |name: &String| name.len() == 12 && name.bytes().all(|b| b.is_ascii_hexdigit());
+        names(&self.root).into_iter().filter(is_key).collect()
+    }
+
+    /// A folder at the top of the cache.
+    pub(super) fn home(&self, name: &str) -> PathBuf {
+        self.root.join(name)
+    }
+
+    pub(super) async fn locked(&self, key: &str, watch: Watch<'_>) -> Result<LockGuard, GitError> {
         let home = self.root.join(key);
         fs::create_dir_all(&home).map_err(GitError::io("create", &home))?;
         Ok(self.lock.acquire(key, watch.on_wait, watch.cancel).await?)
@@ -273,7 +296,7 @@ fn job_name(job: &str) -> Result<&str, GitError> {
     }
 }
 
-fn names(folder: &Path) -> Vec<String> {
+pub(super) fn names(folder: &Path) -> Vec<String> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     entries
         .filter_map(|entry| entry.file_name().into_string().ok())

@@ -12,6 +12,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
@@ -267,4 +268,29 @@ async fn jobs_that_are_over_are_cleared_away() {
             "{bad:?}"
         );
     }
+}
+
+#[tokio::test]
+async fn clones_that_no_job_uses_are_evicted_and_made_again() {
+    let world = World::new();
+    let (cache, watch) = (world.cache(), Watch::quiet(&world.cancel));
+    let all = |age| CacheBounds { age, bytes: 0 };
+    world.checkout(JOB).await;
+    let none: [String; 0] = [];
+    assert_eq!(cache.evict(all(Duration::ZERO), watch).await.unwrap(), none);
+    assert!(world.repo().exists(), "a job uses it");
+    assert!(cache.is_untouched(&world.url(), JOB).await.unwrap());
+    let folder = cache.job_folders().pop().unwrap();
+    assert_eq!((folder.job.as_str(), folder.is_worktree), (JOB, true));
+    fs::write(world.checkout(JOB).await.path.join("new"), "x").unwrap();
+    assert!(!cache.is_untouched(&world.url(), JOB).await.unwrap());
+
+    cache.remove(&world.url(), JOB, watch).await.unwrap();
+    let day = Duration::from_secs(86_400);
+    assert_eq!(cache.evict(all(day), watch).await.unwrap(), none);
+    let full = CacheBounds { age: day, bytes: 1 };
+    assert_eq!(cache.evict(full, watch).await.unwrap(), [world.url().key()]);
+    assert!(!world.repo().exists());
+    world.checkout(OTHER).await;
+    assert!(world.repo().exists());
 }

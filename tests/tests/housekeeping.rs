@@ -1,0 +1,54 @@
+//! What a server clears away by itself, and what it keeps.
+
+use std::path::{Path, PathBuf};
+
+use agenticore_tests::{Repo, ScriptedAgent, World, until};
+use serde_json::json;
+
+use crate::text;
+
+#[tokio::test]
+async fn worktrees_go_when_their_work_is_safe_and_sessions_stay() {
+    let builder = World::builder()
+        .env("AGENTICORE_WORKTREE_RETENTION", "1")
+        .env("AGENTICORE_REPO_CACHE_MAX_AGE", "0")
+        .profile("talk", "extends: code\nauto_pr: false\n");
+    let agent = ScriptedAgent::write(
+        &builder.path(""),
+        r#"task=$(cat)
+        case "$session" in */*) file=$session ;; *) mkdir -p "$CLAUDE_CONFIG_DIR/projects/-w"; file=$CLAUDE_CONFIG_DIR/projects/-w/$session.jsonl ;; esac
+        echo "on record: $(cat "$file" 2>/dev/null)"; printf '{"type":"user","text":"%s"}\n' "$task" >> "$file"
+        case "$task" in change) echo x > changed.txt ;; fail) exit 1 ;; esac"#,
+    );
+    let world = builder
+        .env("AGENTICORE_CLAUDE_BINARY", &agent.program())
+        .start();
+    let repo = Repo::create(world.path("remote"));
+    let mut jobs = Vec::new();
+    for task in ["look at the blue door", "change", "fail"] {
+        let body = json!({"task": task, "profile": "talk", "repo_url": repo.url()});
+        let id = world.submit_body(&body).await;
+        jobs.push(world.ended(&id).await);
+    }
+    let path = |n: usize| PathBuf::from(text(&jobs[n], "worktree_path"));
+    until("the worktree that holds nothing new is gone", || async {
+        (!path(0).exists()).then_some(())
+    })
+    .await;
+    assert!(
+        path(1).join("changed.txt").exists(),
+        "work that is nowhere else"
+    );
+    assert!(path(2).exists(), "for whoever looks for the reason");
+    let clone = Path::new(&path(0))
+        .ancestors()
+        .nth(2)
+        .map(|p| p.join("repo"));
+    assert!(clone.is_some_and(|clone| clone.exists()), "two jobs use it");
+
+    // The session outlives the worktree.
+    let body = json!({"task": "which door", "profile": "talk", "session_id": text(&jobs[0], "session_id")});
+    let id = world.submit_body(&body).await;
+    assert_eq!(text(&world.ended(&id).await, "status"), "succeeded");
+    world.logged(&id, "blue door").await;
+}
