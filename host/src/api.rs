@@ -8,6 +8,7 @@
 //! | `POST /jobs` | a new job; with `wait: true` once it has ended |
 //! | `GET /jobs` | a page of jobs, the newest first |
 //! | `GET /jobs/{id}`, `DELETE /jobs/{id}` | the job; cancels it |
+//! | `POST /jobs/{id}/retry` | a new job with the request of one that is over |
 //! | `GET /jobs/{id}/events` | its events, as SSE, lines or pages |
 //! | `GET /profiles` | every profile |
 //! | `POST /drain`, `GET /drain`, `DELETE /drain` | drains this pod; how far it is; takes it back |
@@ -41,9 +42,9 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::config::Config;
 use crate::drain::Drain;
-use crate::job::{Record, RequestBody};
+use crate::job::{JobId, Origin, Record, RequestBody};
 use crate::queue::Queue;
-use crate::service::{Readiness, Service, SubmitError};
+use crate::service::{Accepted, Readiness, Service, SubmitError};
 
 use error::{Code, Problem};
 use guard::Guard;
@@ -70,7 +71,22 @@ pub trait Core: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`SubmitError`]; nothing is stored then.
-    async fn submit(&self, body: RequestBody) -> Result<Record, SubmitError>;
+    async fn submit(&self, body: RequestBody) -> Result<Record, SubmitError> {
+        Ok(self.submit_from(body, Origin::default()).await?.record)
+    }
+
+    /// As [`Core::submit`], for a request that comes from somewhere.
+    ///
+    /// # Errors
+    /// [`SubmitError`]; nothing is stored then.
+    async fn submit_from(&self, body: RequestBody, origin: Origin)
+    -> Result<Accepted, SubmitError>;
+
+    /// Queues a new job with the request of one that is over, under a key if one is given.
+    ///
+    /// # Errors
+    /// [`SubmitError`]; nothing is stored then.
+    async fn retry(&self, id: JobId, key: Option<&str>) -> Result<Accepted, SubmitError>;
 
     /// Every profile, broken ones with their error.
     async fn profiles(&self) -> Vec<Value>;
@@ -97,8 +113,16 @@ impl Core for Service {
         Self::stopping(self)
     }
 
-    async fn submit(&self, body: RequestBody) -> Result<Record, SubmitError> {
-        Self::submit(self, body).await
+    async fn submit_from(
+        &self,
+        body: RequestBody,
+        origin: Origin,
+    ) -> Result<Accepted, SubmitError> {
+        Self::submit_from(self, body, origin).await
+    }
+
+    async fn retry(&self, id: JobId, key: Option<&str>) -> Result<Accepted, SubmitError> {
+        Self::retry(self, id, key).await
     }
 
     async fn profiles(&self) -> Vec<Value> {
@@ -120,6 +144,7 @@ pub fn router(core: impl Core) -> Router {
     Router::new()
         .route("/jobs", post(jobs::submit).get(jobs::list))
         .route("/jobs/{id}", get(jobs::show).delete(jobs::cancel))
+        .route("/jobs/{id}/retry", post(jobs::retry))
         .route("/jobs/{id}/events", get(events::events))
         .route("/profiles", get(status::profiles))
         .route(

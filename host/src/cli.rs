@@ -21,6 +21,7 @@ mod man;
 mod output;
 mod plugin;
 mod profiles;
+mod retry;
 mod run;
 mod serve;
 mod status;
@@ -108,6 +109,7 @@ enum Command {
     Logs(logs::Args),
     Wait(wait::Args),
     Cancel(cancel::Args),
+    Retry(retry::Args),
     Drain(drain::Args),
     /// Let a pod that was drained claim jobs again
     Undrain,
@@ -162,12 +164,14 @@ async fn run_with(command: Command, context: &Context) -> ExitCode {
 async fn dispatch(command: Command, context: &Context) -> anyhow::Result<ExitCode> {
     match command {
         Command::Serve(args) => serve::run(args).await,
-        Command::Run(args) => run::run(args, context).await,
+        // Boxed: the futures of those that follow a job are large.
+        Command::Run(args) => Box::pin(run::run(args, context)).await,
         Command::Jobs(args) => jobs::run(args, context).await,
         Command::Job(args) => job::run(args, context).await,
         Command::Logs(args) => logs::run(args, context).await,
         Command::Wait(args) => wait::run(args, context).await,
         Command::Cancel(args) => cancel::run(args, context).await,
+        Command::Retry(args) => Box::pin(retry::run(args, context)).await,
         Command::Drain(args) => drain::run(args, context).await,
         Command::Undrain => drain::undo(context).await,
         Command::Profiles => profiles::run(context).await,

@@ -168,6 +168,15 @@ impl Client {
         Ok(self.answer::<JobAnswer>(request).await?.job)
     }
 
+    /// Submits the request of a job that is over once more.
+    ///
+    /// # Errors
+    /// [`ClientError`]; after [`ClientError::Unreachable`] the new job may have been accepted all the same.
+    pub async fn retry(&self, id: &str) -> Result<Record, ClientError> {
+        let request = self.request(Method::POST, &["jobs", id, "retry"]);
+        Ok(self.answer::<JobAnswer>(request).await?.job)
+    }
+
     /// The record of the job whose id is, or uniquely begins with, `id`.
     ///
     /// # Errors

@@ -7,20 +7,24 @@
 mod delivery;
 mod event;
 mod ids;
+mod origin;
 mod outcome;
 mod record;
 mod request;
 mod run;
 mod state;
+mod trace;
 
 pub use delivery::{PullRequest, PullRequestState, Verdict, Wishes};
 pub use event::{AgentEvent, Event, EventBody, LogStream, Stage, StageState};
 pub use ids::{Fence, InvalidName, JobId, PodName, ProfileName, SessionId};
+pub use origin::{Idempotency, InvalidKey, Origin};
 pub use outcome::{Failure, FailureClass, Outcome};
 pub use record::{Record, Status};
 pub use request::{BadRequest, Mode, Request, RequestBody, RequestPolicy};
 pub use run::{PluginUse, Run, Transcript, Usage};
 pub use state::{IllegalTransition, Requeue, State, Transition};
+pub use trace::{InvalidTraceparent, TraceContext};
 
 use jiff::Timestamp;
 
@@ -31,6 +35,8 @@ pub struct Job {
     pub id: JobId,
     /// What was asked for.
     pub request: Request,
+    /// Where it came from.
+    pub origin: Origin,
     /// When it was accepted.
     pub created_at: Timestamp,
     /// Where it stands.
@@ -48,6 +54,7 @@ impl Job {
         Self {
             id,
             request,
+            origin: Origin::default(),
             created_at: now,
             state: State::Queued { since: now },
             attempt: 0,

@@ -12,6 +12,7 @@ pub(crate) mod suite;
 
 use std::io;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -19,18 +20,31 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::job::{
-    Event, EventBody, Fence, IllegalTransition, Job, JobId, Outcome, PodName, Record, Requeue, Run,
-    SessionId, Status,
+    Event, EventBody, Fence, Idempotency, IllegalTransition, Job, JobId, Outcome, PodName, Record,
+    Requeue, Run, SessionId, Status,
 };
+
+/// How long the key of a submission counts.
+pub const KEY_LIFETIME: Duration = Duration::from_secs(24 * 3600);
 
 /// Where jobs wait, and where everything known of them is kept.
 #[async_trait]
 pub trait Queue: Send + Sync + 'static {
     /// Stores a new job and puts it at the end of the queue. It is durable when this returns.
     ///
+    /// A job with a key ([`Origin::idempotency`](crate::job::Origin)) that was used before, for the same request, is not stored: the
+    /// answer is the record of the job that was, whose id then differs. A key counts for [`KEY_LIFETIME`], and not longer than
+    /// its job is kept.
+    ///
     /// # Errors
-    /// [`QueueError::Storage`]; nothing is stored then.
+    /// [`QueueError::KeyReused`], [`QueueError::KeyInUse`] or [`QueueError::Storage`]; nothing is stored then.
     async fn submit(&self, job: Job) -> Result<Record, QueueError>;
+
+    /// The job that was submitted under a key, if the key still counts.
+    ///
+    /// # Errors
+    /// [`QueueError::KeyReused`], [`QueueError::KeyInUse`] or [`QueueError::Storage`].
+    async fn submitted(&self, key: &Idempotency) -> Result<Option<Record>, QueueError>;
 
     /// Waits for the next job and claims it. Dropping the future claims nothing.
     ///
@@ -204,6 +218,16 @@ pub enum QueueError {
     /// The fence is not that of the job's claim.
     #[error("the claim on job {0} is lost: another run of it has begun or it is over")]
     LostClaim(JobId),
+    /// The submission's key was used for another request.
+    #[error(
+        "this Idempotency-Key was used for another request, which became job {0}: send the same body again, or use a new key"
+    )]
+    KeyReused(JobId),
+    /// A submission with the same key is under way.
+    #[error(
+        "a submission with this Idempotency-Key is under way: wait for its answer, or send it again in a moment"
+    )]
+    KeyInUse,
     /// The job's state does not allow it.
     #[error(transparent)]
     Illegal(#[from] IllegalTransition),

@@ -11,7 +11,10 @@ use serde_json::Value;
 use crate::config::Config;
 use crate::drain::Drain;
 use crate::git::UrlPolicy;
-use crate::job::{BadRequest, Job, JobId, Record, RequestBody, RequestPolicy, SessionId};
+use crate::job::{
+    BadRequest, Idempotency, InvalidKey, Job, JobId, Origin, Record, RequestBody, RequestPolicy,
+    SessionId,
+};
 use crate::pod::Pod;
 use crate::profile::Profile;
 use crate::queue::{Queue, QueueError};
@@ -32,6 +35,9 @@ pub enum SubmitError {
     /// The request itself is wrong.
     #[error(transparent)]
     Bad(#[from] BadRequest),
+    /// The key of the submission is none.
+    #[error(transparent)]
+    Key(#[from] InvalidKey),
     /// There is no such profile.
     #[error("unknown profile {name:?}; known profiles: {known}")]
     UnknownProfile {
@@ -68,12 +74,24 @@ pub enum SubmitError {
         /// The job.
         job: String,
     },
+    /// The job is not over, so it cannot be run again.
+    #[error("job {0} is not over yet: wait for its end or cancel it, then run it again")]
+    NotEnded(String),
     /// The server is about to stop.
     #[error("this server is stopping and takes no new jobs; try again in a moment")]
     Stopping,
     /// The store failed.
     #[error(transparent)]
     Queue(#[from] QueueError),
+}
+
+/// A request that was accepted.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Accepted {
+    /// The job.
+    pub record: Record,
+    /// Whether it was accepted before, under the same key.
+    pub replayed: bool,
 }
 
 /// Whether the server should get traffic, and why not.
@@ -142,8 +160,29 @@ impl Service {
     /// # Errors
     /// [`SubmitError`]; nothing is stored then.
     pub async fn submit(&self, body: RequestBody) -> Result<Record, SubmitError> {
+        Ok(self.submit_from(body, Origin::default()).await?.record)
+    }
+
+    /// As [`Service::submit`], for a request that comes from somewhere.
+    ///
+    /// # Errors
+    /// [`SubmitError`]; nothing is stored then.
+    pub async fn submit_from(
+        &self,
+        body: RequestBody,
+        origin: Origin,
+    ) -> Result<Accepted, SubmitError> {
         if self.stopping.is_cancelled() {
             return Err(SubmitError::Stopping);
+        }
+        // Before anything else is looked at: since then the first job may have changed what the checks say.
+        if let Some(key) = &origin.idempotency
+            && let Some(record) = self.pod.queue.submitted(key).await?
+        {
+            return Ok(Accepted {
+                record,
+                replayed: true,
+            });
         }
         let config = &self.pod.config;
         let policy = RequestPolicy {
@@ -159,9 +198,33 @@ impl Service {
         }
         let profile = self.profile(request.profile.as_str()).await?;
         self.check(&profile).await?;
-        let job = Job::new(JobId::random(), request, Timestamp::now());
-        tracing::info!(job = %job.id, profile = %profile.name, "job accepted");
-        Ok(self.pod.queue.submit(job).await?)
+        let mut job = Job::new(JobId::random(), request, Timestamp::now());
+        job.origin = origin;
+        let id = job.id;
+        let record = self.pod.queue.submit(job).await?;
+        let replayed = record.id != id.to_string();
+        tracing::info!(job = %record.id, profile = %profile.name, replayed, "job accepted");
+        Ok(Accepted { record, replayed })
+    }
+
+    /// Queues a new job with the request of one that is over. It is checked anew: profiles and settings may have changed.
+    ///
+    /// # Errors
+    /// [`SubmitError`]; nothing is stored then.
+    pub async fn retry(&self, id: JobId, key: Option<&str>) -> Result<Accepted, SubmitError> {
+        let record = self.pod.queue.get(id).await?;
+        if !record.status.is_ended() {
+            return Err(SubmitError::NotEnded(record.id));
+        }
+        let body = RequestBody::from(&record);
+        let origin = Origin {
+            idempotency: key
+                .map(|key| Idempotency::of(key, &body, Some(id)))
+                .transpose()?,
+            retry_of: Some(id),
+            ..Origin::default()
+        };
+        self.submit_from(body, origin).await
     }
 
     /// Two agents in one session would each lose what the other says.

@@ -36,6 +36,10 @@ pub(super) enum Code {
     MethodNotAllowed,
     /// The beginning of an id fits several jobs.
     AmbiguousId,
+    /// The key of the submission was used for another request.
+    KeyReused,
+    /// A submission with the same key is under way.
+    KeyInUse,
     /// The job's state does not allow it.
     Conflict,
     /// The body is too large.
@@ -77,6 +81,8 @@ impl Code {
             Self::JobNotFound => (S::NOT_FOUND, "job_not_found"),
             Self::MethodNotAllowed => (S::METHOD_NOT_ALLOWED, "method_not_allowed"),
             Self::AmbiguousId => (S::CONFLICT, "ambiguous_id"),
+            Self::KeyReused => (S::UNPROCESSABLE_ENTITY, "idempotency_key_reused"),
+            Self::KeyInUse => (S::CONFLICT, "idempotency_key_in_use"),
             Self::Conflict => (S::CONFLICT, "conflict"),
             Self::PayloadTooLarge => (S::PAYLOAD_TOO_LARGE, "payload_too_large"),
             Self::UnsupportedMediaType => (S::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type"),
@@ -146,6 +152,8 @@ impl From<QueueError> for Problem {
     fn from(e: QueueError) -> Self {
         let code = match &e {
             QueueError::NotFound(_) => Code::JobNotFound,
+            QueueError::KeyReused(_) => Code::KeyReused,
+            QueueError::KeyInUse => Code::KeyInUse,
             QueueError::LostClaim(_) | QueueError::Illegal(_) => Code::Conflict,
             QueueError::Storage { .. } if e.is_full() => Code::StorageFull,
             QueueError::Storage { .. } => Code::StorageFailed,
@@ -159,12 +167,12 @@ impl From<SubmitError> for Problem {
     fn from(e: SubmitError) -> Self {
         let code = match e {
             SubmitError::Queue(e) => return e.into(),
-            SubmitError::Bad(_) => Code::InvalidRequest,
+            SubmitError::Bad(_) | SubmitError::Key(_) => Code::InvalidRequest,
             SubmitError::UnknownProfile { .. } => Code::UnknownProfile,
             SubmitError::BrokenProfile { .. } => Code::BrokenProfile,
             SubmitError::LocalOnly(_) => Code::LocalOnlyProfile,
             SubmitError::UnknownSession(_) => Code::UnknownSession,
-            SubmitError::BusySession { .. } => Code::Conflict,
+            SubmitError::BusySession { .. } | SubmitError::NotEnded(_) => Code::Conflict,
             SubmitError::Stopping => Code::Stopping,
         };
         Self::new(code, e.to_string())
@@ -199,7 +207,7 @@ impl IntoResponse for Problem {
             Code::PayloadTooLarge => {
                 set(header::CONNECTION, "close");
             }
-            Code::Stopping => {
+            Code::Stopping | Code::KeyInUse => {
                 set(header::RETRY_AFTER, "5");
             }
             _ => {}

@@ -2,17 +2,19 @@
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::{StatusCode, Uri, header};
-use axum::response::IntoResponse;
+use axum::http::{HeaderMap, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
 use serde::Serialize;
+use tracing::Instrument;
 
 use super::Shared;
 use super::error::{Code, Problem};
 use super::follow::{Follower, Start};
 use super::input::{JsonBody, Params, Target, bad};
-use crate::job::{JobId, Record, RequestBody, Status};
+use crate::job::{Idempotency, JobId, Origin, Record, RequestBody, Status};
 use crate::queue::{Filter, Page};
+use crate::service::{Accepted, SubmitError};
 
 const DEFAULT_LIMIT: usize = 20;
 const MAX_LIMIT: usize = 200;
@@ -43,29 +45,70 @@ pub(super) struct Many {
 /// Queues a job and answers at once, or, with `wait: true`, when the job has ended or the server stops.
 ///
 /// The status is 200 and not 201, as it has always been: scripts compare with it. `Location` names the job all the same.
+///
+/// With an `Idempotency-Key` the job is made once, however often the request is sent.
 pub(super) async fn submit(
     State(core): State<Shared>,
+    headers: HeaderMap,
     JsonBody(body): JsonBody<RequestBody>,
-) -> Result<impl IntoResponse, Problem> {
+) -> Result<Response, Problem> {
     let wait = body.wait;
-    let mut record = accept(&core, body).await?;
-    let location = format!("/jobs/{}", record.id);
+    let origin = Origin {
+        idempotency: key(&headers)?
+            .map(|key| Idempotency::of(key, &body, None))
+            .transpose()
+            .map_err(SubmitError::from)?,
+        ..Origin::default()
+    };
+    let accepting = core.clone();
+    let mut accepted = to_its_end(async move { accepting.submit_from(body, origin).await }).await?;
     if wait {
-        let id = record.id.parse().map_err(|e| {
+        let id = accepted.record.id.parse().map_err(|e| {
             Problem::internal(format!(
                 "the job was accepted, but its record is damaged: {e}"
             ))
         })?;
-        record = ended(core, id).await?;
+        accepted.record = ended(core, id).await?;
     }
+    Ok(answer(accepted))
+}
+
+/// Queues a new job with the request of one that is over, which stays as it is.
+pub(super) async fn retry(
+    State(core): State<Shared>,
+    Target(id): Target,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let key = key(&headers)?.map(str::to_owned);
+    let accepted = to_its_end(async move { core.retry(id, key.as_deref()).await }).await?;
+    Ok(answer(accepted))
+}
+
+fn key(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
+    let mut given = headers.get_all("idempotency-key").iter();
+    match (given.next(), given.next()) {
+        (None, _) => Ok(None),
+        // What is not text is refused as a key.
+        (Some(one), None) => Ok(Some(one.to_str().unwrap_or_default())),
+        (Some(_), Some(_)) => Err(Problem::new(
+            Code::InvalidRequest,
+            "the header Idempotency-Key is given twice",
+        )),
+    }
+}
+
+fn answer(Accepted { record, replayed }: Accepted) -> Response {
+    let location = [(header::LOCATION, format!("/jobs/{}", record.id))];
+    let replayed = replayed.then_some([("idempotency-replayed", "true")]);
     let answer: Json<One> = record.into();
-    Ok((StatusCode::OK, [(header::LOCATION, location)], answer))
+    (StatusCode::OK, location, replayed, answer).into_response()
 }
 
 /// A client that goes away drops the handler; a task of its own keeps it from stopping halfway through.
-async fn accept(core: &Shared, body: RequestBody) -> Result<Record, Problem> {
-    let core = core.clone();
-    match tokio::spawn(async move { core.submit(body).await }).await {
+async fn to_its_end(
+    accepting: impl Future<Output = Result<Accepted, SubmitError>> + Send + 'static,
+) -> Result<Accepted, Problem> {
+    match tokio::spawn(accepting.in_current_span()).await {
         Ok(result) => Ok(result?),
         Err(_) => Err(Problem::internal(
             "the server failed while it accepted the job; its log says more",

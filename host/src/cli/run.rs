@@ -2,6 +2,8 @@
 
 mod repo;
 
+use std::time::Duration;
+
 use anyhow::Context as _;
 
 use super::attend::{Cut, Waiting, attend, how_to_return, until_cut};
@@ -9,6 +11,7 @@ use super::context::Context;
 use super::exit::{ExitCode, UsageError};
 use super::follow::{Show, Viewer, tell_end, to_the_end, wants_record};
 use super::output::{Format, Output};
+use crate::client::Client;
 use crate::config::{Config, Flags};
 use crate::job::{Record, RequestBody};
 use crate::server;
@@ -60,17 +63,29 @@ pub(super) async fn run(args: Args, context: &Context) -> anyhow::Result<ExitCod
     }
     let client = context.patient_client(args.waiting.outage())?;
     let record = client.submit(&body).await?;
-    if !args.wait {
-        return accepted(&context.output, &record);
+    let limit = args.waiting.limit();
+    if args.wait {
+        stay(context, &client, &record, limit, args.cancel_on_interrupt).await
+    } else {
+        accepted(&context.output, &record)
     }
+}
+
+/// Shows what an accepted job does, to its end.
+pub(super) async fn stay(
+    context: &Context,
+    client: &Client,
+    record: &Record,
+    limit: Option<Duration>,
+    cancel_on_interrupt: bool,
+) -> anyhow::Result<ExitCode> {
     let id = record.id.as_str();
     context
         .output
         .note(&format!("[job] {id} {}", record.status));
     let show = show(context.output.format);
-    let work = to_the_end(context, &client, id, show);
-    let limit = args.waiting.limit();
-    attend(context, &client, id, limit, args.cancel_on_interrupt, work).await
+    let work = to_the_end(context, client, id, show);
+    attend(context, client, id, limit, cancel_on_interrupt, work).await
 }
 
 fn body(args: &Args, mut stdin: impl std::io::Read) -> anyhow::Result<RequestBody> {
@@ -95,7 +110,8 @@ fn body(args: &Args, mut stdin: impl std::io::Read) -> anyhow::Result<RequestBod
     })
 }
 
-fn accepted(output: &Output, record: &Record) -> anyhow::Result<ExitCode> {
+/// Says which job was accepted.
+pub(super) fn accepted(output: &Output, record: &Record) -> anyhow::Result<ExitCode> {
     match output.format {
         Format::Json | Format::Jsonl => output.json(record)?,
         Format::Table | Format::Id => output.data(&format!("{}\n", record.id))?,

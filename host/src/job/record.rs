@@ -9,8 +9,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Failure, Fence, Job, Mode, Outcome, PluginUse, PullRequest, Request, Run, State, Transcript,
-    Usage, Verdict, Wishes,
+    Failure, Fence, Idempotency, Job, Mode, Origin, Outcome, PluginUse, PullRequest, Request, Run,
+    State, TraceContext, Transcript, Usage, Verdict, Wishes,
 };
 use crate::git::{BaseRef, RepoUrl};
 
@@ -205,6 +205,19 @@ pub struct Record {
     pub annotations: BTreeMap<String, String>,
     /// Things to know that did not fail the job.
     pub warnings: Vec<String>,
+
+    /// The key it was submitted under, as digests.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub idempotency: Option<Idempotency>,
+    /// The job that it runs again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retry_of: Option<String>,
+    /// Its place in a trace: the W3C's `traceparent`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trace_parent: Option<String>,
+    /// What vendors add to that: `tracestate`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trace_state: Option<String>,
 }
 
 impl Default for Record {
@@ -256,6 +269,10 @@ impl Default for Record {
             plugin: None,
             annotations: BTreeMap::new(),
             warnings: Vec::new(),
+            idempotency: None,
+            retry_of: None,
+            trace_parent: None,
+            trace_state: None,
         }
     }
 }
@@ -265,6 +282,8 @@ impl From<&Job> for Record {
         let path = |p: &Option<std::path::PathBuf>| p.as_ref().map(|p| p.display().to_string());
         let request = &job.request;
         let run = &job.run;
+        let origin = &job.origin;
+        let trace = origin.trace.as_ref();
         let mut record = Self {
             id: job.id.to_string(),
             repo_url: request
@@ -317,6 +336,10 @@ impl From<&Job> for Record {
             plugin: run.plugin.clone(),
             annotations: run.annotations.clone(),
             warnings: run.warnings.clone(),
+            idempotency: origin.idempotency.clone(),
+            retry_of: origin.retry_of.map(|id| id.to_string()),
+            trace_parent: trace.map(|t| t.parent().to_owned()),
+            trace_state: trace.and_then(|t| t.state().map(str::to_owned)),
             ..Self::default()
         };
         record.put_state(&job.state);
@@ -351,6 +374,25 @@ impl Record {
                 }
             }
         }
+    }
+
+    fn origin(&self) -> Result<Origin, String> {
+        let trace = self
+            .trace_parent
+            .as_ref()
+            .map(|parent| parent.parse::<TraceContext>())
+            .transpose()
+            .map_err(|e| format!("trace_parent: {e}"))?;
+        Ok(Origin {
+            idempotency: self.idempotency.clone(),
+            retry_of: self
+                .retry_of
+                .as_ref()
+                .map(|id| id.parse())
+                .transpose()
+                .map_err(|e| format!("retry_of: {e}"))?,
+            trace: trace.map(|t| t.with_state(self.trace_state.as_deref())),
+        })
     }
 
     fn state(&self) -> Result<State, String> {
@@ -396,6 +438,7 @@ impl TryFrom<Record> for Job {
     /// A sentence that names the field that is wrong.
     fn try_from(record: Record) -> Result<Self, String> {
         let state = record.state()?;
+        let origin = record.origin()?;
         let id = record.id.parse().map_err(|e| format!("{e}"))?;
         let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
         let request = Request {
@@ -458,6 +501,7 @@ impl TryFrom<Record> for Job {
         Ok(Self {
             id,
             request,
+            origin,
             created_at,
             state,
             attempt: record.attempt,
@@ -500,6 +544,17 @@ mod tests {
         job.run.cost_usd = 0.25;
         job.run.usage.output_tokens = 7;
         job.run.warnings.push("careful".into());
+        let trace: TraceContext = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+            .parse()
+            .unwrap();
+        job.origin = Origin {
+            idempotency: Some(Idempotency {
+                key: "k".into(),
+                request: "r".into(),
+            }),
+            retry_of: Some(JobId::random()),
+            trace: Some(trace.with_state(Some("a=1"))),
+        };
         job
     }
 

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{InvalidName, ProfileName, SessionId};
+use super::{InvalidName, ProfileName, Record, SessionId};
 use crate::git::{BaseRef, InvalidRef, InvalidUrl, RepoUrl, UrlPolicy};
 
 /// The longest task, in bytes. It travels through a pipe, so no argument limit applies; this one keeps records small.
@@ -96,6 +96,21 @@ pub enum BadRequest {
     /// A base ref makes no sense here.
     #[error("base_ref needs a repo_url: a local task has no branches")]
     RefWithoutRepo,
+}
+
+impl From<&Record> for RequestBody {
+    /// What was asked for, to ask for it again.
+    fn from(record: &Record) -> Self {
+        let given = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+        Self {
+            task: record.task.clone(),
+            repo_url: given(&record.repo_url),
+            profile: given(&record.profile),
+            base_ref: given(&record.base_ref),
+            wait: false,
+            session_id: record.resumed_session_id.clone(),
+        }
+    }
 }
 
 impl RequestBody {

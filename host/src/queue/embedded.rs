@@ -29,8 +29,8 @@ use self::journal::Journal;
 use self::unwritten::{Unwritten, Writer};
 use super::{Claim, Cursor, Depth, Filter, Lease, Page, Queue, QueueError};
 use crate::job::{
-    Event, EventBody, Fence, Job, JobId, Outcome, PodName, Record, Requeue, Run, State, Status,
-    Transition,
+    Event, EventBody, Fence, Idempotency, Job, JobId, Outcome, PodName, Record, Requeue, Run,
+    State, Status, Transition,
 };
 
 /// The embedded store.
@@ -126,6 +126,15 @@ fn guard<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Queue for Embedded {
     async fn submit(&self, job: Job) -> Result<Record, QueueError> {
         self.blocking(move |store| store.submit(job)).await
+    }
+
+    async fn submitted(&self, key: &Idempotency) -> Result<Option<Record>, QueueError> {
+        let key = key.clone();
+        self.blocking(move |store| {
+            let entry = guard(&store.index).used_key(&key, Timestamp::now())?;
+            entry.map(|entry| store.record(&entry)).transpose()
+        })
+        .await
     }
 
     async fn claim(&self, pod: &PodName) -> Result<Claim, QueueError> {
@@ -261,7 +270,7 @@ impl Store {
             match files::read_job(&self.dir, id) {
                 Ok(job) => {
                     let interrupted = matches!(job.state, State::Running { .. });
-                    let entry = guard(&self.index).insert(job);
+                    let entry = guard(&self.index).insert(job, Timestamp::now());
                     self.recover(&entry)?;
                     let live = guard(&entry.live);
                     if let Some(Job {
@@ -314,6 +323,20 @@ impl Store {
     }
 
     fn submit(&self, job: Job) -> Result<Record, QueueError> {
+        let Some(key) = job.origin.idempotency.clone() else {
+            return self.submit_new(job);
+        };
+        let (id, now) = (job.id, Timestamp::now());
+        let earlier = guard(&self.index).take_key(&key, now)?;
+        if let Some(entry) = earlier {
+            return self.record(&entry);
+        }
+        let stored = self.submit_new(job);
+        guard(&self.index).settle_key(&key, stored.is_ok().then_some(id));
+        stored
+    }
+
+    fn submit_new(&self, job: Job) -> Result<Record, QueueError> {
         let id = job.id;
         let entry = Arc::new(Entry::new(job.clone()));
         let stored = self.write(&job).and_then(|record| {
@@ -332,6 +355,7 @@ impl Store {
         };
         let mut index = guard(&self.index);
         index.add(entry);
+        index.moved(id, None, Some(&job.state));
         index.queue.push_back(id);
         drop(index);
         self.queued.notify_one();
@@ -479,6 +503,8 @@ impl Store {
         }
         self.append(entry, live, told)?;
         entry.summarize(&job);
+        let before = live.job.as_ref().map(|job| &job.state);
+        guard(&self.index).moved(entry.id, before, Some(&job.state));
         if !matches!(job.state, State::Running { .. }) {
             live.holder = None;
         }
@@ -630,6 +656,7 @@ impl Store {
                 Some(_) => {}
             }
         }
+        guard(&self.index).forget_keys(now);
         Ok(forgotten)
     }
 }

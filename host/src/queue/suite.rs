@@ -1,6 +1,11 @@
 //! What every store must do, as a suite that runs over each of them.
 
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "tests"
+)]
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -11,8 +16,8 @@ use jiff::Timestamp;
 use super::{Claim, Cursor, Filter, Queue, QueueError};
 use crate::git::UrlPolicy;
 use crate::job::{
-    Event, EventBody, Failure, FailureClass, Job, JobId, LogStream, Outcome, PodName, Request,
-    RequestBody, RequestPolicy, Requeue, Status,
+    Event, EventBody, Failure, FailureClass, Idempotency, Job, JobId, LogStream, Outcome, PodName,
+    Request, RequestBody, RequestPolicy, Requeue, Status,
 };
 
 pub(crate) fn request(task: &str) -> Request {
@@ -101,6 +106,8 @@ pub(crate) async fn run<Q: Queue>(open: impl Fn() -> Q) {
     readers_see_every_event_once(Arc::new(open())).await;
     lists_are_paged_and_filtered(&open()).await;
     time_to_live_is_kept(&open()).await;
+    a_key_makes_a_submission_count_once(Arc::new(open())).await;
+    the_depth_follows_every_step(&open()).await;
 }
 
 async fn claim(queue: &dyn Queue) -> Claim {
@@ -436,4 +443,99 @@ async fn time_to_live_is_kept(queue: &dyn Queue) {
     let _held = claim(queue).await;
     queue.sweep(later(100_000)).await.unwrap();
     assert_eq!(queue.get(runs).await.unwrap().status, Status::Running);
+}
+
+/// A job submitted under a key.
+pub(crate) fn keyed(task: &str, key: &str) -> Job {
+    let body = RequestBody {
+        task: task.into(),
+        ..RequestBody::default()
+    };
+    let mut job = job(task);
+    job.origin.idempotency = Some(Idempotency::of(key, &body, None).unwrap());
+    job
+}
+
+async fn a_key_makes_a_submission_count_once<Q: Queue>(queue: Arc<Q>) {
+    let first = keyed("x", "k");
+    let key = first.origin.idempotency.clone().unwrap();
+    assert!(queue.submitted(&key).await.unwrap().is_none());
+    let first = queue.submit(first).await.unwrap();
+    for _ in 0..2 {
+        let again = queue.submit(keyed("x", "k")).await.unwrap();
+        assert_eq!(again.id, first.id);
+    }
+    assert_eq!(
+        queue.submitted(&key).await.unwrap().map(|r| r.id),
+        Some(first.id.clone())
+    );
+    let reused = queue.submit(keyed("y", "k")).await;
+    assert!(
+        matches!(&reused, Err(QueueError::KeyReused(id)) if id.to_string() == first.id),
+        "{reused:?}"
+    );
+    assert_eq!(queue.depth().await.queued, 1);
+
+    // Whoever comes at the same time gets the same job, or is told to wait.
+    let rivals: Vec<_> = (0..16)
+        .map(|_| {
+            let queue = queue.clone();
+            tokio::spawn(async move { queue.submit(keyed("z", "other")).await })
+        })
+        .collect();
+    let mut ids = HashSet::new();
+    for rival in rivals {
+        match rival.await.unwrap() {
+            Ok(record) => drop(ids.insert(record.id)),
+            Err(QueueError::KeyInUse) => {}
+            Err(other) => panic!("{other}"),
+        }
+    }
+    assert_eq!((ids.len(), queue.depth().await.queued), (1, 2));
+
+    // The key goes with its job.
+    let now = Timestamp::now();
+    let later = |s| now + jiff::SignedDuration::from_secs(s);
+    queue.cancel(first.id.parse().unwrap()).await.unwrap();
+    queue.sweep(later(90)).await.unwrap();
+    assert!(queue.submitted(&key).await.unwrap().is_none());
+    let next = queue.submit(keyed("y", "k")).await.unwrap();
+    assert_ne!(next.id, first.id);
+}
+
+async fn the_depth_follows_every_step(queue: &dyn Queue) {
+    let depth = async || {
+        let depth = queue.depth().await;
+        (depth.queued, depth.running, depth.oldest.is_some())
+    };
+    assert_eq!(depth().await, (0, 0, false));
+    let first = queue.submit(job("first")).await.unwrap();
+    queue.submit(job("second")).await.unwrap();
+    assert_eq!(depth().await, (2, 0, true));
+    assert_eq!(queue.depth().await.oldest, first.queued_at);
+    let held = claim(queue).await;
+    assert_eq!(depth().await, (1, 1, true));
+    queue
+        .requeue(&held.lease, &held.job.run, Requeue::HandOff)
+        .await
+        .unwrap();
+    assert_eq!(depth().await, (2, 0, true));
+    assert!(
+        queue.depth().await.oldest < queue.get(held.job.id).await.unwrap().queued_at,
+        "the second waits longer than the one that came back"
+    );
+    let held = claim(queue).await;
+    queue
+        .finish(&held.lease, &held.job.run, Outcome::Succeeded)
+        .await
+        .unwrap();
+    assert_eq!(depth().await, (1, 0, true));
+    let last = claim(queue).await;
+    queue.cancel(last.job.id).await.unwrap();
+    assert_eq!(depth().await, (0, 1, false));
+    queue
+        .requeue(&last.lease, &last.job.run, Requeue::Reclaimed)
+        .await
+        .unwrap();
+    assert_eq!(depth().await, (0, 0, false));
 }

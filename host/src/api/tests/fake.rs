@@ -14,10 +14,10 @@ use crate::config::{Config, Flags};
 use crate::drain::Drain;
 use crate::git::UrlPolicy;
 use crate::job::{
-    EventBody, Job, JobId, LogStream, Outcome, Record, RequestBody, RequestPolicy, Run,
+    EventBody, Idempotency, Job, JobId, LogStream, Origin, Outcome, RequestBody, RequestPolicy, Run,
 };
 use crate::queue::{Lease, Queue};
-use crate::service::{Check, Readiness, SubmitError};
+use crate::service::{Accepted, Check, Readiness, SubmitError};
 
 /// A core over [`Memory`].
 #[derive(Clone)]
@@ -138,15 +138,25 @@ impl Core for Fake {
         &self.stopping
     }
 
-    async fn submit(&self, body: RequestBody) -> Result<Record, SubmitError> {
+    async fn submit_from(
+        &self,
+        body: RequestBody,
+        origin: Origin,
+    ) -> Result<Accepted, SubmitError> {
         assert!(!self.panics.load(Ordering::Relaxed), "asked to");
         if self.stopping.is_cancelled() {
             return Err(SubmitError::Stopping);
         }
-        let job = self.job(JobId::random(), body)?;
+        let mut job = self.job(JobId::random(), body)?;
+        job.origin = origin;
+        let id = job.id.to_string();
         let name = job.request.profile.to_string();
         match name.as_str() {
-            "code" | "review" => Ok(self.store.submit(job).await?),
+            "code" | "review" => {
+                let record = self.store.submit(job).await?;
+                let replayed = record.id != id;
+                Ok(Accepted { record, replayed })
+            }
             "shell" => Err(SubmitError::LocalOnly(name)),
             "broken" => Err(SubmitError::BrokenProfile {
                 name,
@@ -157,6 +167,21 @@ impl Core for Fake {
                 known: "code, review".into(),
             }),
         }
+    }
+
+    async fn retry(&self, id: JobId, key: Option<&str>) -> Result<Accepted, SubmitError> {
+        let record = self.store.get(id).await?;
+        if !record.status.is_ended() {
+            return Err(SubmitError::NotEnded(record.id));
+        }
+        let body = RequestBody::from(&record);
+        let key = key.map(|key| Idempotency::of(key, &body, Some(id)));
+        let origin = Origin {
+            idempotency: key.transpose()?,
+            retry_of: Some(id),
+            ..Origin::default()
+        };
+        self.submit_from(body, origin).await
     }
 
     async fn profiles(&self) -> Vec<Value> {

@@ -208,3 +208,65 @@ async fn a_head_request_has_no_body() {
     let answer = Client::new(&fake).send(request).await;
     assert_eq!((answer.status.as_u16(), answer.body.as_str()), (200, ""));
 }
+
+#[tokio::test]
+async fn a_submission_with_a_key_counts_once() {
+    let client = Client::new(&Fake::new());
+    let send = async |task: &str, keys: &[&str]| {
+        let mut request = post(format!(r#"{{"task":"{task}"}}"#));
+        for key in keys {
+            let key = axum::http::HeaderValue::from_str(key).unwrap();
+            request.headers_mut().append("idempotency-key", key);
+        }
+        client.send(request).await
+    };
+    let first = send("x", &["k"]).await;
+    assert_eq!(first.headers.get("idempotency-replayed"), None);
+    let again = send("x", &["k"]).await;
+    assert_eq!(again.status, 200);
+    assert_eq!(again.header("idempotency-replayed"), "true");
+    assert_eq!(again.json(), first.json());
+    let other = send("y", &["k"]).await;
+    assert_eq!(other.status, 422);
+    assert_eq!(other.json()["code"], "idempotency_key_reused");
+    for bad in [&[""][..], &["a", "b"], &[&"k".repeat(256)]] {
+        let answer = send("x", bad).await;
+        assert_eq!(answer.status, 400);
+        assert_eq!(answer.json()["code"], "invalid_request");
+    }
+    assert_eq!(client.get("/jobs").await.json()["count"], 1);
+}
+
+#[tokio::test]
+async fn a_job_that_is_over_can_be_run_again() {
+    let fake = Fake::new();
+    let lease = fake.running(A).await;
+    let client = Client::new(&fake);
+    let again = async |key: Option<&str>| {
+        let mut request = post("");
+        *request.uri_mut() = format!("/jobs/{A}/retry").parse().unwrap();
+        request.headers_mut().remove("content-type");
+        if let Some(key) = key {
+            let key = axum::http::HeaderValue::from_str(key).unwrap();
+            request.headers_mut().insert("idempotency-key", key);
+        }
+        client.send(request).await
+    };
+    let early = again(None).await;
+    assert_eq!(
+        (early.status.as_u16(), &early.json()["code"]),
+        (409, &"conflict".into())
+    );
+    fake.finish(&lease).await;
+    let next = again(Some("k")).await;
+    assert_eq!(next.status, 200);
+    let job = &next.json()["job"];
+    assert_eq!(job["retry_of"], A);
+    assert_eq!(
+        (&job["task"], &job["status"]),
+        (&"say hello".into(), &"queued".into())
+    );
+    assert_ne!(job["id"], A);
+    assert_eq!(again(Some("k")).await.json()["job"]["id"], job["id"]);
+    assert_ne!(again(None).await.json()["job"]["id"], job["id"]);
+}

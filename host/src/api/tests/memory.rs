@@ -10,7 +10,8 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::job::{
-    Event, EventBody, Fence, Job, JobId, Outcome, PodName, Record, Requeue, Run, Status, Transition,
+    Event, EventBody, Fence, Idempotency, Job, JobId, Outcome, PodName, Record, Requeue, Run,
+    Status, Transition,
 };
 use crate::queue::{Claim, Cursor, Depth, Filter, Lease, Page, Queue, QueueError};
 
@@ -135,6 +136,11 @@ impl Memory {
 impl Queue for Memory {
     async fn submit(&self, job: Job) -> Result<Record, QueueError> {
         self.check()?;
+        if let Some(key) = &job.origin.idempotency
+            && let Some(record) = self.submitted(key).await?
+        {
+            return Ok(record);
+        }
         let record = Record::from(&job);
         let mut entry = Entry {
             job,
@@ -152,6 +158,20 @@ impl Queue for Memory {
         self.jobs.lock().unwrap().push(entry);
         self.arrived.notify_one();
         Ok(record)
+    }
+
+    async fn submitted(&self, key: &Idempotency) -> Result<Option<Record>, QueueError> {
+        let jobs = self.jobs.lock().unwrap();
+        let under = |e: &&Entry| {
+            let used = e.job.origin.idempotency.as_ref();
+            used.is_some_and(|used| used.key == key.key)
+        };
+        match jobs.iter().find(under) {
+            Some(e) if e.job.origin.idempotency.as_ref() != Some(key) => {
+                Err(QueueError::KeyReused(e.job.id))
+            }
+            found => Ok(found.map(|e| Record::from(&e.job))),
+        }
     }
 
     async fn claim(&self, pod: &PodName) -> Result<Claim, QueueError> {

@@ -1,6 +1,6 @@
 //! What is kept in memory: an entry for each job, in the order of their arrival, and the queue.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::ops::Bound;
 use std::sync::{Arc, Mutex};
 
@@ -10,8 +10,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::event_log::EventLog;
 use super::guard;
-use crate::job::{Job, JobId, SessionId, State, Status};
-use crate::queue::{Depth, Filter};
+use crate::job::{Idempotency, Job, JobId, SessionId, State, Status};
+use crate::queue::{Depth, Filter, KEY_LIFETIME, QueueError};
 
 /// How many entries one look at the index passes at the most.
 const STEP: usize = 1_000;
@@ -57,7 +57,6 @@ struct Summary {
     session: Option<SessionId>,
     /// When the job is due to be forgotten or to expire; none while it runs.
     due: Option<Timestamp>,
-    queued_at: Option<Timestamp>,
 }
 
 impl Summary {
@@ -88,11 +87,6 @@ impl Summary {
             due: from
                 .zip(ttl.ok())
                 .and_then(|(from, ttl)| from.checked_add(ttl).ok()),
-            queued_at: if let State::Queued { since } = &job.state {
-                Some(*since)
-            } else {
-                None
-            },
         }
     }
 
@@ -103,6 +97,15 @@ impl Summary {
             && is(&filter.repo, &self.repo)
             && is(&filter.pod, &self.pod)
             && (filter.session.is_none() || filter.session == self.session)
+    }
+}
+
+impl Key {
+    fn counts(&self, now: Timestamp) -> bool {
+        jiff::SignedDuration::try_from(KEY_LIFETIME)
+            .ok()
+            .and_then(|lifetime| self.at.checked_add(lifetime).ok())
+            .is_some_and(|end| now < end)
     }
 }
 
@@ -128,21 +131,111 @@ impl Entry {
     }
 }
 
+/// A key that a job was submitted under.
+struct Key {
+    request: String,
+    at: Timestamp,
+    /// None while the job is being stored.
+    job: Option<JobId>,
+}
+
 /// All jobs.
 #[derive(Default)]
 pub(super) struct Index {
     entries: HashMap<JobId, Arc<Entry>>,
     arrival: BTreeMap<(Timestamp, JobId), Arc<Entry>>,
     pub(super) queue: VecDeque<JobId>,
+    /// The jobs that wait, the longest first: those of a hand-off are in front of the queue, but have joined it last.
+    waiting: BTreeSet<(Timestamp, JobId)>,
+    running: usize,
+    keys: HashMap<String, Key>,
     /// Records that cannot be read, and why.
     pub(super) damaged: HashMap<JobId, String>,
 }
 
 impl Index {
-    pub(super) fn insert(&mut self, job: Job) -> Arc<Entry> {
+    /// A job that was stored in an earlier life of the store.
+    pub(super) fn insert(&mut self, job: Job, now: Timestamp) -> Arc<Entry> {
+        self.moved(job.id, None, Some(&job.state));
+        if let Some(given) = job.origin.idempotency.clone() {
+            let key = Key {
+                request: given.request,
+                at: job.created_at,
+                job: Some(job.id),
+            };
+            if key.counts(now) {
+                self.keys.insert(given.key, key);
+            }
+        }
         let entry = Arc::new(Entry::new(job));
         self.add(entry.clone());
         entry
+    }
+
+    /// Counts a job that came, moved or went.
+    pub(super) fn moved(&mut self, id: JobId, from: Option<&State>, to: Option<&State>) {
+        match from {
+            Some(State::Queued { since }) => drop(self.waiting.remove(&(*since, id))),
+            Some(State::Running { .. }) => self.running = self.running.saturating_sub(1),
+            _ => {}
+        }
+        match to {
+            Some(State::Queued { since }) => drop(self.waiting.insert((*since, id))),
+            Some(State::Running { .. }) => self.running += 1,
+            _ => {}
+        }
+    }
+
+    /// The job that a key was used for.
+    pub(super) fn used_key(
+        &self,
+        given: &Idempotency,
+        now: Timestamp,
+    ) -> Result<Option<Arc<Entry>>, QueueError> {
+        let used = self.keys.get(&given.key).filter(|key| key.counts(now));
+        let Some(used) = used else { return Ok(None) };
+        match used.job {
+            None => Err(QueueError::KeyInUse),
+            // Its time to live was over, and the key's with it.
+            Some(job) if !self.entries.contains_key(&job) => Ok(None),
+            Some(job) if used.request != given.request => Err(QueueError::KeyReused(job)),
+            Some(job) => Ok(self.get(job)),
+        }
+    }
+
+    /// Takes a key for a job that is about to be stored, unless it was used for another, which is returned.
+    pub(super) fn take_key(
+        &mut self,
+        given: &Idempotency,
+        now: Timestamp,
+    ) -> Result<Option<Arc<Entry>>, QueueError> {
+        let used = self.used_key(given, now)?;
+        if used.is_none() {
+            let key = Key {
+                request: given.request.clone(),
+                at: now,
+                job: None,
+            };
+            self.keys.insert(given.key.clone(), key);
+        }
+        Ok(used)
+    }
+
+    /// Ends what [`Index::take_key`] began: the key stands for `job`, or for nothing.
+    pub(super) fn settle_key(&mut self, given: &Idempotency, job: Option<JobId>) {
+        match (self.keys.get_mut(&given.key), job) {
+            (Some(key), Some(_)) => key.job = job,
+            (_, None) => drop(self.keys.remove(&given.key)),
+            (None, Some(_)) => {}
+        }
+    }
+
+    /// Forgets keys whose time is over, or whose job is gone.
+    pub(super) fn forget_keys(&mut self, now: Timestamp) {
+        let entries = &self.entries;
+        self.keys.retain(|_, key| {
+            key.counts(now) && key.job.is_none_or(|job| entries.contains_key(&job))
+        });
     }
 
     pub(super) fn add(&mut self, entry: Arc<Entry>) {
@@ -208,19 +301,10 @@ impl Index {
     }
 
     pub(super) fn depth(&self) -> Depth {
-        let queued_at = |id: &JobId| {
-            self.entries
-                .get(id)
-                .and_then(|e| guard(&e.summary).queued_at)
-        };
         Depth {
-            queued: self.queue.len(),
-            running: self
-                .entries
-                .values()
-                .filter(|e| guard(&e.summary).status == Status::Running)
-                .count(),
-            oldest: self.queue.iter().filter_map(queued_at).min(),
+            queued: self.waiting.len(),
+            running: self.running,
+            oldest: self.waiting.first().map(|(since, _)| *since),
         }
     }
 

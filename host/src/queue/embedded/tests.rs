@@ -3,7 +3,7 @@
 use std::fs;
 
 use super::*;
-use crate::queue::suite::{self, all_events, assert_whole, job, log, pod};
+use crate::queue::suite::{self, all_events, assert_whole, job, keyed, log, pod};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn passes_the_suite_of_all_stores() {
@@ -68,6 +68,27 @@ async fn a_crash_at_any_point_loses_nothing() {
         old,
         "what watchers saw before the crash is still there"
     );
+}
+
+#[tokio::test]
+async fn keys_and_counts_survive_a_crash() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Embedded::open(dir.path()).unwrap();
+    let first = store.submit(keyed("x", "k")).await.unwrap();
+    let ended = store.submit(keyed("y", "l")).await.unwrap();
+    store.cancel(ended.id.parse().unwrap()).await.unwrap();
+    store.claim(&pod()).await.unwrap();
+
+    let (_kept, after) = crash(dir.path());
+    for (again, id) in [(keyed("x", "k"), &first.id), (keyed("y", "l"), &ended.id)] {
+        assert_eq!(after.submit(again).await.unwrap().id, *id);
+    }
+    assert!(matches!(
+        after.submit(keyed("z", "k")).await,
+        Err(QueueError::KeyReused(_))
+    ));
+    let depth = after.depth().await;
+    assert_eq!((depth.queued, depth.running), (1, 0));
 }
 
 #[tokio::test]
