@@ -60,6 +60,10 @@ const CONFIG: [&str; 14] = [
     "submodule.recurse=false",
 ];
 
+/// Numbers the calls of this process. Every call's processes are found by their marker when they are killed, so no two calls may
+/// share one, whichever [`Git`] made them.
+static CALLS: AtomicU64 = AtomicU64::new(0);
+
 /// The most of git's standard output that is kept, in bytes. Longer output is an error, never a silent cut.
 const MAX_OUTPUT: usize = 64 * 1024 * 1024;
 
@@ -130,7 +134,6 @@ impl GitOptions {
 #[derive(Debug, Clone)]
 pub struct Git {
     options: Arc<GitOptions>,
-    calls: Arc<AtomicU64>,
 }
 
 /// What ends a git command early.
@@ -147,7 +150,6 @@ impl Git {
     pub fn new(options: GitOptions) -> Self {
         Self {
             options: Arc::new(options),
-            calls: Arc::default(),
         }
     }
 
@@ -302,7 +304,18 @@ impl<'a> Call<'a> {
         } else {
             options.local_limit
         };
-        let spawn = self.spawn();
+        if self.stop.cancel.is_cancelled() {
+            return Err(GitError::Cancelled { what: self.what });
+        }
+        // The lock is given up when this returns, so git must be gone by then.
+        self.spawn()
+            .capture_until(MAX_OUTPUT, MAX_STDERR, self.stopped(limit))
+            .await?
+    }
+
+    /// Comes back when git has to end early, with what is to be said of it.
+    async fn stopped(&self, limit: Duration) -> GitError {
+        let what = self.what.clone();
         let lost = self
             .stop
             .lock
@@ -310,13 +323,12 @@ impl<'a> Call<'a> {
             .unwrap_or_default();
         tokio::select! {
             biased;
-            () = self.stop.cancel.cancelled() => Err(GitError::Cancelled { what: self.what }),
+            () = self.stop.cancel.cancelled() => GitError::Cancelled { what },
             () = lost.cancelled() => {
                 let key = self.stop.lock.map(|(_, key)| key.to_owned()).unwrap_or_default();
-                Err(LockError::Lost { key }.into())
+                LockError::Lost { key }.into()
             }
-            () = tokio::time::sleep(limit) => Err(GitError::TimedOut { what: self.what, limit }),
-            captured = spawn.capture(MAX_OUTPUT, MAX_STDERR) => Ok(captured?),
+            () = tokio::time::sleep(limit) => GitError::TimedOut { what, limit },
         }
     }
 
@@ -336,7 +348,7 @@ impl<'a> Call<'a> {
             }
         }
         arguments.extend(self.arguments.iter().cloned());
-        let number = self.git.calls.fetch_add(1, Ordering::Relaxed);
+        let number = CALLS.fetch_add(1, Ordering::Relaxed);
         Spawn {
             program: self.git.options.program.clone(),
             arguments,

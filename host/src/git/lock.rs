@@ -154,8 +154,19 @@ impl CloneLock for FlockLock {
     }
 }
 
+/// A locked file. It is unlocked by name and not just closed: a child that is being started at that moment has a copy of every
+/// open file until its program runs, and the lock would live on in it.
+struct Held(File);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // Closing it does the same, a moment later at worst.
+        let _ = flock(&self.0, FlockOperation::Unlock);
+    }
+}
+
 /// The locked file, or none if another holds it.
-fn try_lock(path: &Path) -> io::Result<Option<File>> {
+fn try_lock(path: &Path) -> io::Result<Option<Held>> {
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder)?;
     }
@@ -173,7 +184,25 @@ fn try_lock(path: &Path) -> io::Result<Option<File>> {
     // Whoever removed the file between our two steps made room for another one, which others lock.
     let ours = file.metadata()?;
     match fs::metadata(path) {
-        Ok(there) if (there.dev(), there.ino()) == (ours.dev(), ours.ino()) => Ok(Some(file)),
+        Ok(there) if (there.dev(), there.ino()) == (ours.dev(), ours.ino()) => Ok(Some(Held(file))),
         _ => Ok(None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn a_lock_that_is_given_up_is_free_though_a_starting_child_has_a_copy_of_its_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(".lock");
+        let held = try_lock(&path).unwrap().unwrap();
+        let copy = held.0.try_clone().unwrap();
+        assert!(try_lock(&path).unwrap().is_none());
+        drop(held);
+        assert!(try_lock(&path).unwrap().is_some());
+        drop(copy);
     }
 }

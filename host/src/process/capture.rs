@@ -1,5 +1,8 @@
 //! Runs a short program and keeps what it wrote.
 
+use std::convert::Infallible;
+use std::future::{Future, pending};
+
 use tokio::sync::oneshot;
 
 use super::child::{Ended, Spawn};
@@ -24,16 +27,43 @@ impl Spawn {
     /// # Errors
     /// [`SpawnError`] if it cannot be started.
     pub async fn capture(self, stdout: usize, stderr: usize) -> Result<Captured, SpawnError> {
+        match self
+            .capture_until(stdout, stderr, pending::<Infallible>())
+            .await?
+        {
+            Ok(captured) => Ok(captured),
+            Err(never) => match never {},
+        }
+    }
+
+    /// As [`Spawn::capture`], unless `stop` comes first. The program's tree is then killed, and is gone when this returns what
+    /// `stop` gave: whoever let it work on something may hand that on.
+    ///
+    /// # Errors
+    /// [`SpawnError`] if it cannot be started.
+    pub async fn capture_until<S>(
+        self,
+        stdout: usize,
+        stderr: usize,
+        stop: impl Future<Output = S>,
+    ) -> Result<Result<Captured, S>, SpawnError> {
         let (stdout, out) = Keep::new(HeadTail::new(stdout - stdout / 2, stdout / 2));
         let (stderr, err) = Keep::new(HeadTail::tail(stderr));
         let mut child = self.begin(stdout, stderr)?;
-        let ended = child.wait().await;
+        let ended = tokio::select! {
+            biased;
+            why = stop => {
+                child.kill_tree().await;
+                return Ok(Err(why));
+            }
+            ended = child.wait() => ended,
+        };
         let none = |_| HeadTail::tail(0);
-        Ok(Captured {
+        Ok(Ok(Captured {
             ended,
             stdout: out.await.unwrap_or_else(none),
             stderr: err.await.unwrap_or_else(none),
-        })
+        }))
     }
 }
 
