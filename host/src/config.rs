@@ -18,6 +18,7 @@ pub use settings::{SETTINGS, Setting, reference};
 
 use crate::github::GitHub;
 use crate::job::{PodName, ProfileName};
+use crate::plugin::Limits;
 
 /// A setting that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -121,6 +122,8 @@ pub struct Config {
     pub secrets: Vec<String>,
     /// Capabilities that profiles may grant, `KIND:NAME` each; none: everything but secrets that are not listed.
     pub ceiling: Option<Vec<String>>,
+    /// What plugins may use.
+    pub plugin_limits: Limits,
     /// The API of the GitHub that pull requests are opened on.
     pub github_api_url: String,
     /// The token for GitHub.
@@ -216,6 +219,7 @@ impl Config {
                 .text("plugins.ceiling")?
                 .map(|_| source.list("plugins.ceiling"))
                 .transpose()?,
+            plugin_limits: source.plugin_limits()?,
             github_api_url: source.text("github.api_url")?.unwrap_or_default(),
             github_token: source.text("github.token")?.map(SecretString::from),
             redis_url: source.text("redis.url")?.map(SecretString::from),
@@ -355,6 +359,14 @@ impl Source<'_> {
         text.trim()
             .parse()
             .map_err(|_| self.wrong(name, place, text, format!("expected {expected}")))
+    }
+
+    fn plugin_limits(&self) -> Result<Limits, ConfigError> {
+        let name = "plugins.limits";
+        let (text, place) = self.find(name)?;
+        let text = text.unwrap_or_default();
+        text.parse()
+            .map_err(|problem: String| self.wrong(name, place, text, problem))
     }
 
     fn at_least_one(&self, name: &str) -> Result<usize, ConfigError> {

@@ -57,6 +57,7 @@ impl Plugins {
             .collect();
         let programs = operator_programs(config);
         let options = HostOptions {
+            limits: config.plugin_limits.clone(),
             ceiling: ceiling(config)?.union(&programs.values().cloned().collect()),
             policies: Policies::parse(&documents)?,
             compiler,

@@ -210,6 +210,12 @@ pub const SETTINGS: &[Setting] = &[
         "The operator's ceiling: capabilities that profiles may grant, `KIND:NAME` each, comma-separated. `program:NAME` lets a plugin start that program.",
     ),
     row(
+        "AGENTICORE_PLUGIN_LIMITS",
+        "plugins.limits",
+        "",
+        "What plugins may use where the start value does not fit, `NAME=VALUE` each, comma-separated, such as `memory=128MiB,hook_time=20s`. Profiles may only lower it.",
+    ),
+    row(
         "AGENTICORE_OTEL_ENABLED",
         "otel.enabled",
         "false",

@@ -1,5 +1,6 @@
 //! What a plugin may use. Operators set the values; a profile may only lower them.
 
+use std::str::FromStr;
 use std::time::Duration;
 
 use bytesize::ByteSize;
@@ -63,11 +64,12 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            component_bytes: ByteSize::mib(16),
+            // A component with the whole of Python in it has 18 MiB, and takes ten seconds to compile.
+            component_bytes: ByteSize::mib(32),
             component_functions: 50_000,
             component_sections: 4_000,
             function_bytes: ByteSize::kib(512),
-            compile_time: Duration::from_secs(10),
+            compile_time: Duration::from_secs(60),
             stack: ByteSize::kib(512),
             describe_time: Duration::from_secs(1),
             time: Duration::from_secs(5),
@@ -82,6 +84,34 @@ impl Default for Limits {
             files: 2_000,
             output_bytes: ByteSize::mib(32),
         }
+    }
+}
+
+/// The operator's values, written `memory=128MiB,hook_time=20s`; what is not named keeps its start value.
+impl FromStr for Limits {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut named = serde_json::Map::new();
+        for part in text
+            .split(',')
+            .map(str::trim)
+            .filter(|part| !part.is_empty())
+        {
+            let (name, value) = part
+                .split_once('=')
+                .ok_or_else(|| format!("`{part}` is not of the form NAME=VALUE"))?;
+            let value = value.trim();
+            let value = match value.parse::<u64>() {
+                Ok(number) => number.into(),
+                Err(_) => value.into(),
+            };
+            named.insert(name.trim().to_owned(), value);
+        }
+        serde_path_to_error::deserialize(serde_json::Value::Object(named)).map_err(|error| {
+            let name = error.path().to_string();
+            format!("`{name}`: {}", error.into_inner())
+        })
     }
 }
 
@@ -299,6 +329,26 @@ mod tests {
         let error = Limits::default().lower_to(&patch).unwrap_err();
         assert_eq!(error.code, Code::Limits);
         assert_eq!(error.limit.as_ref().unwrap().name, "memory");
+    }
+
+    #[test]
+    fn an_operator_sets_some_and_is_told_what_is_wrong() {
+        let limits: Limits = "memory=128MiB, hook_time = 20s,files=7".parse().unwrap();
+        assert_eq!(
+            (limits.memory, limits.hook_time, limits.files),
+            (ByteSize::mib(128), Duration::from_secs(20), 7)
+        );
+        assert_eq!(limits.time, Limits::default().time);
+        assert_eq!("".parse::<Limits>().unwrap(), Limits::default());
+        for (text, says) in [
+            ("memory", "NAME=VALUE"),
+            ("memory=much", "`memory`"),
+            ("memroy=1MiB", "memroy"),
+            ("time=soon", "`time`"),
+        ] {
+            let error = text.parse::<Limits>().unwrap_err();
+            assert!(error.contains(says), "{text}: {error}");
+        }
     }
 
     #[test]
