@@ -77,6 +77,8 @@ struct Attempt<'a> {
     lease: Lease,
     interrupts: Interrupts,
     reporter: Reporter,
+    /// The branch, tag or commit that the work starts from, once the repository was looked at.
+    base: Option<String>,
 }
 
 /// Runs a claimed job to its end, whatever that is, and records it. Returns whether it went back to the queue.
@@ -93,6 +95,7 @@ pub(crate) async fn run(pod: &Pod, claim: Claim, hand_off: CancellationToken) ->
         lease,
         interrupts,
         reporter,
+        base: None,
     };
     let ended = attempt.steps().await;
     attempt.finish(ended).await
@@ -205,12 +208,13 @@ impl Attempt<'_> {
     /// The job as plugins see it.
     fn for_plugins(&self) -> types::Job {
         let request = &self.job.request;
+        let asked_for = request.base_ref.as_ref().map(ToString::to_string);
         types::Job {
             id: self.job.id.to_string(),
             attempt: self.job.attempt,
             task: request.task.clone(),
             repo_url: request.repo_url.as_ref().map(ToString::to_string),
-            base_ref: request.base_ref.as_ref().map(ToString::to_string),
+            base_ref: self.base.clone().or(asked_for),
             branch: self.job.run.branch.clone(),
             profile: request.profile.to_string(),
         }

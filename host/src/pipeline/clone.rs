@@ -27,6 +27,8 @@ impl Attempt<'_> {
         run.worktree_path = Some(checkout.path.clone());
         if let Some(worktree) = &checkout.worktree {
             run.branch = Some(worktree.branch.clone());
+            let base = worktree.base_ref.as_str();
+            self.base = Some(base.strip_prefix("refs/heads/").unwrap_or(base).to_owned());
             run.base_commit = Some(worktree.base_commit.clone());
         }
         Ok(checkout)
