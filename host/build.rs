@@ -36,6 +36,20 @@ fn main() -> Result<(), Box<dyn Error>> {
         path.ends_with(".wasm") && !path.contains('/') && path != TEST_PLUGIN
     })?;
 
+    table(&mut tables, "WIT", &root.join("wit"), |path| {
+        path.ends_with(".wit")
+    })?;
+    // The manifest is a template: that of the workspace's member means nothing outside of it.
+    table(&mut tables, "SDK", &root.join("plugins/sdk"), |path| {
+        path.starts_with("src/")
+    })?;
+    table(
+        &mut tables,
+        "TEMPLATES",
+        &root.join("plugins/templates"),
+        |_| true,
+    )?;
+
     let out = std::env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR")?;
     fs::write(Path::new(&out).join("bundled.rs"), tables)?;
     Ok(())

@@ -1,4 +1,4 @@
-//! What is part of the binary: the profiles, the policies and the plugins that were built before it.
+//! What is part of the binary: the profiles, the policies, the plugins that were built before it, and what new plugins are made from.
 //!
 //! `build.rs` makes the tables; this module gives them names. What a profile means is the concern of [`crate::profile`], what a
 //! policy or a component means that of [`crate::plugin`].
@@ -42,6 +42,24 @@ pub fn defaults() -> &'static str {
 #[must_use]
 pub fn policies() -> &'static [File] {
     POLICIES
+}
+
+/// The contract with plugins, `wit/*.wit`, sorted by name.
+#[must_use]
+pub fn contract() -> &'static [File] {
+    WIT
+}
+
+/// The source of the crate for plugins in Rust, without its manifest.
+#[must_use]
+pub fn sdk() -> &'static [File] {
+    SDK
+}
+
+/// What new plugin projects are made from, sorted by path.
+#[must_use]
+pub fn templates() -> &'static [File] {
+    TEMPLATES
 }
 
 /// The names of the plugins that are part of this binary, sorted.

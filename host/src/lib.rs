@@ -29,6 +29,7 @@ pub mod process;
 pub mod profile;
 
 pub mod bundled;
+pub mod scaffold;
 pub mod shared_fs;
 
 pub mod api;

@@ -12,10 +12,10 @@ use serde_json::{Value, json};
 use crate::{field, number, text};
 
 const TOKEN: &str = "ghp_canary0123456789abcdefABCDEF";
-const COMMIT: &str = "echo work > work.txt && git add -A && git -c user.name=A -c user.email=a@localhost commit -qm work";
+pub(crate) const COMMIT: &str = "echo work > work.txt && git add -A && git -c user.name=A -c user.email=a@localhost commit -qm work";
 
 /// A GitHub, and the settings of a server that works for it.
-async fn github() -> (GitHub, Builder) {
+pub(crate) async fn github() -> (GitHub, Builder) {
     let builder = World::builder();
     let repo = Repo::create(builder.path("github"));
     let github = GitHub::start(repo, TOKEN).await;
@@ -26,7 +26,7 @@ async fn github() -> (GitHub, Builder) {
     (github, builder)
 }
 
-fn job(github: &GitHub, profile: &str, script: &str) -> Value {
+pub(crate) fn job(github: &GitHub, profile: &str, script: &str) -> Value {
     json!({"task": script, "profile": profile, "repo_url": github.repo_url()})
 }
 

@@ -14,6 +14,7 @@ mod disk_full;
 mod drain;
 mod events;
 mod failures;
+mod hook_plugins;
 mod housekeeping;
 mod http_surface;
 mod limits;

@@ -5,8 +5,10 @@
 
 mod bench;
 mod demo;
+mod foreign;
 mod gates;
 mod plugins;
+mod reference;
 mod sh;
 mod test;
 mod totals;
@@ -21,6 +23,7 @@ The developer's commands.
 usage: cargo xtask COMMAND
 
   plugins             build the WebAssembly plugins into plugins/dist
+  reference           write docs/plugins/reference.md from wit/
   build [--release]   build the plugins, then the agenticore binary
   demo                start a server, run a job on it, show what it did
   test [--only NAME]  everything that must be green; NAME is a section (see its headings) or part of a test's name
@@ -41,7 +44,8 @@ fn main() -> ExitCode {
 
 fn command(words: &[&str]) -> Result<ExitCode> {
     match words {
-        ["plugins"] => plugins::build()?,
+        ["plugins"] => drop(plugins::build()?),
+        ["reference"] => reference::write()?,
         ["build"] => sh::build_binary(false)?,
         ["build", "--release"] => sh::build_binary(true)?,
         ["demo"] => demo::run()?,

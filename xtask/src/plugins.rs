@@ -5,14 +5,17 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use crate::sh;
+use crate::gates::Checked;
+use crate::{foreign, sh};
 
 /// The target of every guest.
 pub(crate) const TARGET: &str = "wasm32-wasip2";
 
 /// Each guest: its package, and its file's name below `plugins/dist`.
-const GUESTS: [(&str, &str); 3] = [
+const GUESTS: [(&str, &str); 5] = [
     ("plugin-claude-code", "claude-code"),
+    ("plugin-policy", "policy"),
+    ("plugin-redact", "redact"),
     ("plugin-shell", "shell"),
     ("test-guests", "test-guests"),
 ];
@@ -22,13 +25,14 @@ pub(crate) fn packages() -> impl Iterator<Item = &'static str> {
     GUESTS.into_iter().map(|(package, _)| package)
 }
 
-/// Builds every guest and copies those that changed to `plugins/dist`.
+/// Builds every guest and copies those that changed to `plugins/dist`. Those in other languages than Rust are skipped by name where
+/// their toolchain is missing.
 ///
 /// A file whose bytes are the same keeps its time, so that the host is not built again for nothing.
 ///
 /// # Errors
 /// When the target cannot be installed, a guest does not build, or a file cannot be written.
-pub(crate) fn build() -> Result<()> {
+pub(crate) fn build() -> Result<Checked> {
     ensure_target()?;
     let mut arguments = vec!["build", "--target", TARGET, "--profile", "guest"];
     for package in packages() {
@@ -44,7 +48,7 @@ pub(crate) fn build() -> Result<()> {
             .join(format!("{}.wasm", package.replace('-', "_")));
         copy_if_changed(&built, &dist.join(format!("{name}.wasm")))?;
     }
-    Ok(())
+    foreign::build()
 }
 
 /// Installs the target where it is missing. Without rustup the build itself tells what is missing.

@@ -1,5 +1,7 @@
 //! `agenticore plugin`: what a plugin author asks of a component before anybody runs it.
 
+mod new;
+
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
@@ -21,6 +23,7 @@ pub(super) struct Args {
 
 #[derive(Debug, Subcommand)]
 enum What {
+    New(new::Args),
     Check(Check),
 }
 
@@ -38,7 +41,13 @@ struct Check {
 }
 
 pub(super) async fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
-    let What::Check(args) = args.what;
+    match args.what {
+        What::New(args) => new::run(args, context).await,
+        What::Check(args) => check(args, context).await,
+    }
+}
+
+async fn check(args: Check, context: &Context) -> anyhow::Result<ExitCode> {
     let host = PluginHost::new(HostOptions::default())?;
     let bytes = match read_component(&args.file, host.limits()).await {
         Ok(bytes) => bytes,

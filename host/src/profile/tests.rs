@@ -150,7 +150,10 @@ fn errors_name_the_file_the_key_and_what_is_expected() {
             &["`extends`", "a text", "a list"],
         ),
         ("extends: ../x", &["`extends`", "profile"]),
-        ("extends: nope", &["`nope`", "code, p, review, shell"]),
+        (
+            "extends: nope",
+            &["`nope`", "code, guarded, p, review, shell"],
+        ),
         ("auto-pr: true", &["unknown key `auto-pr`", "`auto_pr`"]),
         ("plugin: shell", &["`plugin`", "a mapping"]),
         (
@@ -204,7 +207,11 @@ fn unknown_and_impossible_names_are_told_apart_from_broken_profiles() {
     for name in ["../code", "", "a/b", "nope", "code\0"] {
         assert!(world.store.load(name).unwrap_err().is_unknown(), "{name:?}");
     }
-    assert!(world.error("nope").contains("bad, code, review, shell"));
+    assert!(
+        world
+            .error("nope")
+            .contains("bad, code, guarded, review, shell")
+    );
     assert!(!world.store.load("bad").unwrap_err().is_unknown());
 }
 
