@@ -19,6 +19,7 @@ pub use settings::{SETTINGS, Setting, reference};
 use crate::github::GitHub;
 use crate::job::{PodName, ProfileName};
 use crate::plugin::Limits;
+use crate::queue::redis;
 
 /// A setting that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -128,8 +129,12 @@ pub struct Config {
     pub github_api_url: String,
     /// The token for GitHub.
     pub github_token: Option<SecretString>,
-    /// The Redis of a fleet.
-    pub redis_url: Option<SecretString>,
+    /// The Redis of a fleet; none: the embedded store.
+    pub redis: Option<redis::Address>,
+    /// The prefix of every key in Redis.
+    pub redis_prefix: String,
+    /// How long a pod that does not answer keeps its jobs.
+    pub lease: Duration,
 }
 
 /// What the command line sets; it wins over everything.
@@ -222,7 +227,9 @@ impl Config {
             plugin_limits: source.plugin_limits()?,
             github_api_url: source.text("github.api_url")?.unwrap_or_default(),
             github_token: source.text("github.token")?.map(SecretString::from),
-            redis_url: source.text("redis.url")?.map(SecretString::from),
+            redis: source.redis()?,
+            redis_prefix: source.text("redis.key_prefix")?.unwrap_or_default(),
+            lease: source.seconds("redis.lease_seconds")?,
         };
         config.check()?;
         Ok(config)
@@ -266,11 +273,9 @@ impl Config {
     }
 
     fn check(&self) -> Result<(), ConfigError> {
-        if self.redis_url.is_some() {
+        if self.lease.is_zero() {
             return Err(ConfigError::Conflict(
-                "REDIS_URL is set, but this version has only the embedded store: unset REDIS_URL and run one server \
-                 for each jobs directory"
-                    .into(),
+                "AGENTICORE_LEASE_SECONDS must be at least 1".into(),
             ));
         }
         GitHub::repository_host(&self.github_api_url)
@@ -328,6 +333,30 @@ impl Source<'_> {
                 format!("the default of {}", setting.env),
             )),
         }
+    }
+
+    /// Where Redis is, if there is one.
+    fn redis(&self) -> Result<Option<redis::Address>, ConfigError> {
+        let Some(url) = self.text("redis.url")? else {
+            return Ok(None);
+        };
+        let ca = match self.path("redis.ca_file")? {
+            None => None,
+            Some(path) => Some(std::fs::read(&path).map_err(|e| {
+                ConfigError::Conflict(format!(
+                    "REDIS_CA_FILE: cannot read {}: {e}",
+                    path.display()
+                ))
+            })?),
+        };
+        let address = redis::Address {
+            url: SecretString::from(url),
+            sentinels: self.list("redis.sentinels")?,
+            master: self.text("redis.sentinel_master")?.unwrap_or_default(),
+            ca,
+        };
+        address.check().map_err(ConfigError::Conflict)?;
+        Ok(Some(address))
     }
 
     fn text(&self, name: &str) -> Result<Option<String>, ConfigError> {
@@ -529,7 +558,12 @@ mod tests {
         assert!(text(load(&[], "server: {prot: 1}")).contains("unknown key \"server.prot\""));
         assert!(text(load(&[], "server: [")).contains("cannot read"));
         assert!(text(load(&[("AGENTICORE_REPOS_ROOT", "rel")], "")).contains("absolute path"));
-        assert!(text(load(&[("REDIS_URL", "redis://x")], "")).contains("embedded store"));
+        assert!(text(load(&[("REDIS_URL", "http://x")], "")).contains("REDIS_URL"));
+        let no_file = [
+            ("REDIS_URL", "rediss://x"),
+            ("REDIS_CA_FILE", "/nosuch.pem"),
+        ];
+        assert!(text(load(&no_file, "")).contains("/nosuch.pem"));
     }
 
     #[test]

@@ -9,6 +9,7 @@ use crate::job::{JobId, Record, SessionId};
 use crate::plugins::Plugins;
 use crate::process::Instance;
 use crate::profile::ProfileStore;
+use crate::queue::redis::RedisStore;
 use crate::queue::{Filter, Queue, QueueError};
 
 /// The folder in a job's worktree that holds its configuration in local mode. Git never sees it.
@@ -20,6 +21,8 @@ pub struct Pod {
     pub config: Arc<Config>,
     /// Where jobs come from and go to.
     pub queue: Arc<dyn Queue>,
+    /// The fleet that the pod is part of; none with the embedded store.
+    pub fleet: Option<RedisStore>,
     /// Profiles.
     pub profiles: Arc<ProfileStore>,
     /// Plugins.

@@ -4,14 +4,18 @@
 //! the job's is told [`QueueError::LostClaim`] and must kill its agent. Events are numbered from 1 without gaps, and an event is
 //! visible only once it is stored.
 //!
-//! [`embedded`] is the store that needs nothing installed.
+//! [`embedded`] is the store that needs nothing installed; [`redis`] is the store of a fleet.
 
 pub mod embedded;
+mod event_log;
+mod files;
+pub mod redis;
 #[cfg(test)]
 pub(crate) mod suite;
 
 use std::io;
 use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -241,6 +245,16 @@ pub enum QueueError {
         /// What went wrong.
         source: io::Error,
     },
+    /// Redis did not do its part.
+    #[error("cannot {doing}: Redis at {address} says: {detail}")]
+    Redis {
+        /// What was tried.
+        doing: &'static str,
+        /// Which Redis, without secrets.
+        address: String,
+        /// What went wrong.
+        detail: String,
+    },
     /// A stored record cannot be read.
     #[error("the record {path} is damaged: {problem}")]
     Damaged {
@@ -261,7 +275,7 @@ impl QueueError {
     /// Whether trying again can help.
     #[must_use]
     pub fn is_storage(&self) -> bool {
-        matches!(self, Self::Storage { .. })
+        matches!(self, Self::Storage { .. } | Self::Redis { .. })
     }
 }
 
@@ -277,5 +291,36 @@ fn hint(e: &io::Error) -> &'static str {
         " (the disk is full: free space there, or set AGENTICORE_JOBS_DIR to another disk)"
     } else {
         ""
+    }
+}
+
+/// A poisoned lock only says that a thread panicked; every operation leaves the data whole before it can.
+pub(crate) fn guard<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn status_event(job: &Job, reason: Option<&str>) -> EventBody {
+    let status = Status::from(&job.state);
+    EventBody::Status {
+        status,
+        attempt: job.attempt,
+        pod: job
+            .run
+            .pod
+            .as_ref()
+            .filter(|_| status == Status::Running)
+            .map(ToString::to_string),
+        reason: reason.map(str::to_owned),
+    }
+}
+
+fn end_event(record: &Record) -> EventBody {
+    EventBody::End {
+        status: record.status,
+        exit_code: record.exit_code,
+        failure: record.failure.clone(),
+        attempt: record.attempt,
+        cost_usd: record.cost_usd,
+        pr_url: record.pr_url.clone(),
     }
 }

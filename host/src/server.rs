@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::api;
 use crate::config::Config;
 use crate::drain::{Drain, HAND_OFF_TIME};
-use crate::git::{FlockLock, Git, GitOptions, HostToken, NoCredentials, RepoCache};
+use crate::git::{CloneLock, FlockLock, Git, GitOptions, HostToken, NoCredentials, RepoCache};
 use crate::github::GitHub;
 use crate::housekeeping;
 use crate::job::{Event, EventBody, Record, RequestBody};
@@ -21,8 +21,9 @@ use crate::plugins::Plugins;
 use crate::pod::Pod;
 use crate::process::{self, Instance};
 use crate::profile::{ProfileRoot, ProfileStore, Source};
-use crate::queue::Cursor;
 use crate::queue::embedded::Embedded;
+use crate::queue::redis::{self, RedisStore};
+use crate::queue::{Cursor, Queue};
 use crate::service::Service;
 use crate::worker;
 
@@ -76,6 +77,7 @@ pub async fn run_local(
         .context("cannot make a store for this run")?;
     let config = Config {
         jobs_dir: store.path().to_owned(),
+        redis: None,
         ..config
     };
     let host = Host::start(config).await?;
@@ -124,8 +126,7 @@ impl Host {
     async fn start(config: Config) -> anyhow::Result<Self> {
         let config = Arc::new(config);
         let reaper = process::init()?;
-        let jobs_dir = config.jobs_dir.clone();
-        let queue = tokio::task::spawn_blocking(move || Embedded::open(&jobs_dir)).await??;
+        let (queue, fleet) = store(&config).await?;
         let instance = Instance::of(&config.jobs_dir, config.pod_name.as_str());
         let stale = process::sweep_stale(&instance).await;
         if stale.killed > 0 {
@@ -135,10 +136,11 @@ impl Host {
             );
         }
         let pod = Arc::new(Pod {
-            queue: Arc::new(queue),
+            queue,
             profiles: Arc::new(ProfileStore::new(profile_roots(&config))?),
             plugins: Arc::new(Plugins::new(&config, compiler(&instance))?),
-            repos: repositories(&config, &instance),
+            repos: repositories(&config, &instance, fleet.as_ref()),
+            fleet,
             instance,
             config,
         });
@@ -167,6 +169,7 @@ impl Host {
         let drain = self.drain.clone();
         let timekeeper = tokio::spawn(async move { drain.keep_time().await });
         let housekeeper = tokio::spawn(housekeeping::run(self.pod.clone()));
+        let herald = tokio::spawn(tell_of_drains(self.pod.clone(), self.drain.clone()));
         let closed = CancellationToken::new();
         let router =
             api::router(self.service.clone()).into_make_service_with_connect_info::<SocketAddr>();
@@ -179,6 +182,10 @@ impl Host {
         self.stopping.cancel();
         self.drain(&mut signals).await;
         self.drain.close();
+        herald.abort();
+        if let Some(fleet) = &self.pod.fleet {
+            fleet.leave().await;
+        }
         worker.abort();
         timekeeper.abort();
         closed.cancel();
@@ -214,6 +221,41 @@ impl Host {
     }
 }
 
+/// Opens the store that the settings name, and the fleet behind it.
+async fn store(config: &Config) -> anyhow::Result<(Arc<dyn Queue>, Option<RedisStore>)> {
+    let Some(address) = &config.redis else {
+        let jobs_dir = config.jobs_dir.clone();
+        let queue = tokio::task::spawn_blocking(move || Embedded::open(&jobs_dir)).await??;
+        return Ok((Arc::new(queue), None));
+    };
+    let fleet = RedisStore::open(redis::Settings {
+        address: address.clone(),
+        prefix: config.redis_prefix.clone(),
+        jobs_dir: config.jobs_dir.clone(),
+        shared: config.shared_root.is_some(),
+        pod: config.pod_name.clone(),
+        slots: config.max_parallel_jobs,
+        lease: config.lease,
+    })
+    .await?;
+    Ok((Arc::new(fleet.clone()), Some(fleet)))
+}
+
+/// Tells the fleet when this pod begins and ceases to drain.
+async fn tell_of_drains(pod: Arc<Pod>, drain: Drain) {
+    let Some(fleet) = &pod.fleet else {
+        return;
+    };
+    loop {
+        drain.begun().await;
+        fleet.set_draining(true).await;
+        if drain.serving().await.is_none() {
+            return;
+        }
+        fleet.set_draining(false).await;
+    }
+}
+
 /// Later roots win.
 fn profile_roots(config: &Config) -> Vec<ProfileRoot> {
     let mut roots = vec![ProfileRoot::bundled()];
@@ -240,7 +282,7 @@ fn compiler(instance: &Instance) -> Compiler {
     Compiler::Child(ChildCompiler::this_program(instance.clone()))
 }
 
-fn repositories(config: &Config, instance: &Instance) -> RepoCache {
+fn repositories(config: &Config, instance: &Instance, fleet: Option<&RedisStore>) -> RepoCache {
     let mut options = GitOptions::new(instance.clone(), std::env::vars_os());
     options.allow_file = config.is_loopback();
     // An address that cannot be used was refused when the settings were read.
@@ -252,7 +294,10 @@ fn repositories(config: &Config, instance: &Instance) -> RepoCache {
         }),
         None => Arc::new(NoCredentials),
     };
-    let lock = Arc::new(FlockLock::new(config.repos_root.clone()));
+    let lock: Arc<dyn CloneLock> = match fleet {
+        Some(fleet) => Arc::new(fleet.clone_lock()),
+        None => Arc::new(FlockLock::new(config.repos_root.clone())),
+    };
     // What the host itself puts into a work directory must never land in a commit.
     RepoCache::new(
         config.repos_root.clone(),

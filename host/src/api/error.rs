@@ -62,6 +62,8 @@ pub(super) enum Code {
     Stopping,
     /// The disk is full.
     StorageFull,
+    /// Redis does not answer, or is being rebuilt.
+    StoreUnavailable,
 }
 
 impl Code {
@@ -93,6 +95,7 @@ impl Code {
             Self::StorageFailed => (S::INTERNAL_SERVER_ERROR, "storage_failed"),
             Self::RecordDamaged => (S::INTERNAL_SERVER_ERROR, "record_damaged"),
             Self::Stopping => (S::SERVICE_UNAVAILABLE, "stopping"),
+            Self::StoreUnavailable => (S::SERVICE_UNAVAILABLE, "store_unavailable"),
             Self::StorageFull => (S::INSUFFICIENT_STORAGE, "storage_full"),
         }
     }
@@ -157,6 +160,7 @@ impl From<QueueError> for Problem {
             QueueError::LostClaim(_) | QueueError::Illegal(_) => Code::Conflict,
             QueueError::Storage { .. } if e.is_full() => Code::StorageFull,
             QueueError::Storage { .. } => Code::StorageFailed,
+            QueueError::Redis { .. } => Code::StoreUnavailable,
             QueueError::Damaged { .. } => Code::RecordDamaged,
         };
         Self::new(code, e.to_string())
@@ -207,7 +211,7 @@ impl IntoResponse for Problem {
             Code::PayloadTooLarge => {
                 set(header::CONNECTION, "close");
             }
-            Code::Stopping | Code::KeyInUse => {
+            Code::Stopping | Code::KeyInUse | Code::StoreUnavailable => {
                 set(header::RETRY_AFTER, "5");
             }
             _ => {}

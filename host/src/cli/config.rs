@@ -145,7 +145,7 @@ fn value(
         "AGENTICORE_OTEL_LOG_PROMPTS" => Some(config.otel.log_prompts.to_string()),
         "AGENTICORE_OTEL_LOG_TOOL_DETAILS" => Some(config.otel.log_tool_details.to_string()),
         "GITHUB_TOKEN" => hidden(config.github_token.is_some()),
-        "REDIS_URL" => hidden(config.redis_url.is_some()),
+        "REDIS_URL" => hidden(config.redis.is_some()),
         // Handed to a plugin: these are in `config.agents`.
         _ if is_for_plugin(setting) => return None,
         // Read by nothing in this version; shown as it was set.

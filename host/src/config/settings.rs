@@ -259,13 +259,37 @@ pub const SETTINGS: &[Setting] = &[
     secret(
         "REDIS_URL",
         "redis.url",
-        "The Redis of a fleet. This version refuses to start with it: it has only the embedded store.",
+        "The Redis of a fleet, redis://USER:PASSWORD@HOST:PORT/DATABASE, or rediss:// for TLS. Unset: the embedded store.",
     ),
     row(
         "REDIS_KEY_PREFIX",
         "redis.key_prefix",
         "agenticore",
-        "The prefix of every key in Redis.",
+        "The prefix of every key in Redis. In braces, such as {agenticore}, all keys are in one slot of a cluster.",
+    ),
+    row(
+        "REDIS_SENTINELS",
+        "redis.sentinels",
+        "",
+        "Sentinels that know the Redis, host:port, comma-separated. The host of REDIS_URL is not used then; its user, password and database are.",
+    ),
+    row(
+        "REDIS_SENTINEL_MASTER",
+        "redis.sentinel_master",
+        "mymaster",
+        "What the sentinels call the Redis.",
+    ),
+    row(
+        "REDIS_CA_FILE",
+        "redis.ca_file",
+        "",
+        "A file of certificates, PEM, that the certificate of a rediss:// server must be signed by. Unset: the system's.",
+    ),
+    row(
+        "AGENTICORE_LEASE_SECONDS",
+        "redis.lease_seconds",
+        "8",
+        "Seconds after which the jobs of a pod that does not answer go to another. It is renewed four times within.",
     ),
 ];
 

@@ -153,6 +153,10 @@ pub struct Record {
     /// The directory of its configuration.
     pub job_config_dir: Option<String>,
 
+    /// How many times the record changed, in a fleet.
+    pub version: u64,
+    /// Which life of the pod claimed it last, in a fleet.
+    pub pod_life: Option<String>,
     /// How many times it was claimed.
     pub attempt: u32,
     /// How many attempts were cut short because their host died.
@@ -243,6 +247,8 @@ impl Default for Record {
             pod_name: String::new(),
             worktree_path: None,
             job_config_dir: None,
+            version: 0,
+            pod_life: None,
             attempt: 0,
             interruptions: 0,
             queued_at: None,
@@ -314,6 +320,7 @@ impl From<&Job> for Record {
                 .unwrap_or_default(),
             worktree_path: path(&run.worktree_path),
             job_config_dir: path(&run.job_config_dir),
+            pod_life: run.life.clone(),
             attempt: job.attempt,
             interruptions: run.interruptions,
             resumed_session_id: request.session_id.as_ref().map(ToString::to_string),
@@ -465,6 +472,7 @@ impl TryFrom<Record> for Job {
                 .map(|p| p.parse())
                 .transpose()
                 .map_err(|e| format!("{e}"))?,
+            life: record.pod_life,
             interruptions: record.interruptions,
             pid: record.pid,
             exit_code: record.exit_code,

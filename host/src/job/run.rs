@@ -12,6 +12,8 @@ use super::{PodName, PullRequest, SessionId, Verdict, Wishes};
 pub struct Run {
     /// The pod that claimed it last.
     pub pod: Option<PodName>,
+    /// Which life of that pod, in a fleet.
+    pub life: Option<String>,
     /// How many attempts were cut short because their host died.
     pub interruptions: u32,
     /// The agent's process, while it runs.

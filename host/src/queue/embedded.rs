@@ -9,25 +9,26 @@
 //! never leaves half an operation behind. The record is written before the event that tells of it; [`Embedded::open`] and the first
 //! read of an ended job's events add what a crash between the two left out.
 
-mod event_log;
-mod files;
 mod index;
 mod journal;
 mod unwritten;
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use jiff::Timestamp;
 use tokio::sync::{Notify, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-use self::event_log::EventLog;
 use self::index::{Entry, Holder, Index, Live};
 use self::journal::Journal;
 use self::unwritten::{Unwritten, Writer};
-use super::{Claim, Cursor, Depth, Filter, Lease, Page, Queue, QueueError};
+use super::event_log::{self, EventLog};
+use super::{
+    Claim, Cursor, Depth, Filter, Lease, Page, Queue, QueueError, end_event, files, guard,
+    status_event,
+};
 use crate::job::{
     Event, EventBody, Fence, Idempotency, Job, JobId, Outcome, PodName, Record, Requeue, Run,
     State, Status, Transition,
@@ -115,11 +116,6 @@ impl Embedded {
         })
         .await
     }
-}
-
-/// A poisoned lock only says that a thread panicked; every operation leaves the data whole before it can.
-fn guard<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[async_trait]
@@ -658,32 +654,6 @@ impl Store {
         }
         guard(&self.index).forget_keys(now);
         Ok(forgotten)
-    }
-}
-
-fn status_event(job: &Job, reason: Option<&str>) -> EventBody {
-    let status = Status::from(&job.state);
-    EventBody::Status {
-        status,
-        attempt: job.attempt,
-        pod: job
-            .run
-            .pod
-            .as_ref()
-            .filter(|_| status == Status::Running)
-            .map(ToString::to_string),
-        reason: reason.map(str::to_owned),
-    }
-}
-
-fn end_event(record: &Record) -> EventBody {
-    EventBody::End {
-        status: record.status,
-        exit_code: record.exit_code,
-        failure: record.failure.clone(),
-        attempt: record.attempt,
-        cost_usd: record.cost_usd,
-        pr_url: record.pr_url.clone(),
     }
 }
 

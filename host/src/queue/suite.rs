@@ -95,22 +95,22 @@ fn statuses(events: &[Event]) -> Vec<String> {
 }
 
 /// Runs the whole suite over stores that `open` makes; each is empty.
-pub(crate) async fn run<Q: Queue>(open: impl Fn() -> Q) {
-    a_job_goes_through_its_life(&open()).await;
-    jobs_are_claimed_in_order_and_once(Arc::new(open())).await;
-    a_waiting_claim_gets_the_next_job(Arc::new(open())).await;
-    a_dropped_claim_claims_nothing(&open()).await;
-    a_lost_claim_writes_nothing(&open()).await;
-    cancelling_works_in_every_state(&open()).await;
-    a_handed_off_job_is_next(&open()).await;
-    readers_see_every_event_once(Arc::new(open())).await;
-    lists_are_paged_and_filtered(&open()).await;
-    time_to_live_is_kept(&open()).await;
-    a_key_makes_a_submission_count_once(Arc::new(open())).await;
-    the_depth_follows_every_step(&open()).await;
+pub(crate) async fn run<Q: Queue>(open: impl AsyncFn() -> Q) {
+    a_job_goes_through_its_life(&open().await).await;
+    jobs_are_claimed_in_order_and_once(Arc::new(open().await)).await;
+    a_waiting_claim_gets_the_next_job(Arc::new(open().await)).await;
+    a_dropped_claim_claims_nothing(&open().await).await;
+    a_lost_claim_writes_nothing(&open().await).await;
+    cancelling_works_in_every_state(&open().await).await;
+    a_handed_off_job_is_next(&open().await).await;
+    readers_see_every_event_once(Arc::new(open().await)).await;
+    lists_are_paged_and_filtered(&open().await).await;
+    time_to_live_is_kept(&open().await).await;
+    a_key_makes_a_submission_count_once(Arc::new(open().await)).await;
+    the_depth_follows_every_step(&open().await).await;
 }
 
-async fn claim(queue: &dyn Queue) -> Claim {
+pub(crate) async fn claim(queue: &dyn Queue) -> Claim {
     tokio::time::timeout(Duration::from_secs(20), queue.claim(&pod()))
         .await
         .unwrap()

@@ -8,9 +8,9 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::event_log::EventLog;
-use super::guard;
 use crate::job::{Idempotency, Job, JobId, SessionId, State, Status};
+use crate::queue::event_log::EventLog;
+use crate::queue::guard;
 use crate::queue::{Depth, Filter, KEY_LIFETIME, QueueError};
 
 /// How many entries one look at the index passes at the most.

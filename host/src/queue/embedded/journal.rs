@@ -21,11 +21,11 @@ use std::thread::JoinHandle;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::files::{self, failed};
 use super::guard;
 use super::unwritten::Unwritten;
 use crate::job::JobId;
 use crate::queue::QueueError;
+use crate::queue::files::{self, failed};
 
 /// How long a journal grows before it is followed by a new one, in bytes.
 const FULL: u64 = 8 * 1024 * 1024;

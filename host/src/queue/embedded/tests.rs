@@ -9,7 +9,7 @@ use crate::queue::suite::{self, all_events, assert_whole, job, keyed, log, pod};
 async fn passes_the_suite_of_all_stores() {
     let root = tempfile::tempdir().unwrap();
     let count = std::sync::atomic::AtomicU32::new(0);
-    suite::run(|| {
+    suite::run(async || {
         let n = count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         Embedded::open(&root.path().join(n.to_string())).unwrap()
     })

@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use serde_json::value::RawValue;
 
-use super::{files, guard};
 use crate::job::JobId;
+use crate::queue::{files, guard};
 
 /// How far a file may be behind.
 const DELAY: Duration = Duration::from_millis(100);

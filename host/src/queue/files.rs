@@ -143,6 +143,20 @@ fn replace(
     })
 }
 
+/// As [`write_record`], where other processes may write the same record at the same time.
+pub(super) fn replace_record(dir: &Path, id: JobId, record: &RawValue) -> Result<(), QueueError> {
+    let path = record_path(dir, id);
+    let write = || -> io::Result<()> {
+        let mut file = tempfile::Builder::new()
+            .prefix(TEMPORARY)
+            .tempfile_in(dir)?;
+        file.write_all(record.get().as_bytes())?;
+        file.persist(&path)?;
+        Ok(())
+    };
+    write().map_err(failed("write", &path))
+}
+
 /// Makes what the record's file holds durable; one that is gone needs nothing.
 pub(super) fn sync_record(dir: &Path, id: JobId) -> io::Result<()> {
     match File::open(record_path(dir, id)) {

@@ -1,0 +1,338 @@
+//! The store of a fleet: many pods, one Redis, nothing lost.
+//!
+//! - **Claim and lease.** A claim moves the job from the queue to the list of the pod's *life* and writes it down with a fence, the
+//!   number of the attempt. One renewal ([`scripts/beat.lua`]) keeps the lease on all jobs of a life. Every change of a run names its
+//!   fence; one with an old fence is refused and its holder kills its agent.
+//! - **Reclaim.** Any pod that sees a life whose lease is over puts its jobs back to the front of the queue, unless the life's
+//!   [witness] on the shared volume says that it only lost Redis.
+//! - **Redis gone.** Runs go on: what they tell is [spooled](held) and told when Redis is back, submissions are accepted into a spool,
+//!   and reads come from the [mirror] on the volume.
+//! - **Redis emptied.** Every script looks for the schema key first; where it is missing, [rebuild] puts back what the volume and
+//!   the pods know.
+//! - **Changes.** All pods follow one [stream of changes](hub): watchers wake, and a cancel reaches the pod that runs the job.
+
+mod change;
+mod claims;
+mod clone_lock;
+mod facts;
+mod held;
+mod hub;
+mod keys;
+mod lease;
+mod link;
+mod mirror;
+mod reads;
+mod rebuild;
+mod scripts;
+mod witness;
+mod writes;
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+
+use self::change::Change;
+use self::held::HeldJobs;
+use self::hub::Hub;
+use self::link::Link;
+use self::mirror::Mirror;
+use super::{Claim, Cursor, Depth, Filter, Lease, Page, Queue, QueueError, guard};
+use crate::job::{
+    Event, EventBody, Job, JobId, Outcome, PodName, Record, Requeue, Run, Transition,
+};
+
+pub use self::clone_lock::RedisLock;
+pub use self::facts::{PodFacts, PodInfo, ordinal};
+pub use self::hub::Changed;
+pub use self::keys::{KeyInfo, Keys, SCHEMA};
+pub use self::link::Address;
+
+/// How a pod takes part in a fleet.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Where Redis is.
+    pub address: Address,
+    /// The prefix of every key.
+    pub prefix: String,
+    /// Where records and events are copied to.
+    pub jobs_dir: PathBuf,
+    /// Whether all pods see that directory.
+    pub shared: bool,
+    /// The pod.
+    pub pod: PodName,
+    /// How many jobs it can run at once.
+    pub slots: usize,
+    /// How long a pod that does not answer keeps its jobs.
+    pub lease: Duration,
+}
+
+/// The store. Clones are handles to the same one; the last one that goes ends its tasks.
+#[derive(Clone)]
+pub struct RedisStore {
+    inner: Arc<Inner>,
+    _tasks: Arc<Tasks>,
+}
+
+/// What the store's tasks share.
+struct Inner {
+    settings: Settings,
+    keys: Keys,
+    link: Link,
+    mirror: Mirror,
+    hub: Hub,
+    held: HeldJobs,
+    /// Tells this process's claims from those of earlier ones of the pod.
+    life: String,
+    ordinal: Option<u32>,
+    /// Asks for a claim.
+    fetch: mpsc::UnboundedSender<oneshot::Sender<Claim>>,
+    started_at: Timestamp,
+    draining: Mutex<bool>,
+    /// Whether accepted jobs may wait on the volume for Redis.
+    spooled: AtomicBool,
+    /// What is known of the other pods.
+    pods: Mutex<Vec<PodInfo>>,
+    /// What was counted last, for when Redis is gone.
+    depth: Mutex<Depth>,
+    /// The epoch of the store that this pod has checked its copies against.
+    epoch: Mutex<Option<String>>,
+}
+
+/// The tasks of a store; they end with it.
+struct Tasks(CancellationToken);
+
+impl Drop for Tasks {
+    fn drop(&mut self) {
+        self.0.cancel();
+    }
+}
+
+impl RedisStore {
+    /// Starts to take part in the fleet. Redis need not be there yet.
+    ///
+    /// # Errors
+    /// [`QueueError::Storage`] when the jobs directory cannot be used, [`QueueError::Redis`] when the address makes no sense.
+    pub async fn open(settings: Settings) -> Result<Self, QueueError> {
+        let link = Link::new(&settings.address).map_err(|detail| QueueError::Redis {
+            doing: "use REDIS_URL",
+            address: settings.address.shown(),
+            detail,
+        })?;
+        let mirror = Mirror::new(&settings.jobs_dir);
+        mirror.prepare()?;
+        let (fetch, requests) = mpsc::unbounded_channel();
+        let unique = uuid::Uuid::new_v4().simple().to_string();
+        let inner = Arc::new(Inner {
+            keys: Keys::new(&settings.prefix),
+            life: format!("{}.{}", settings.pod, unique.get(..8).unwrap_or_default()),
+            ordinal: facts::ordinal(settings.pod.as_str()),
+            link,
+            mirror,
+            hub: Hub::default(),
+            held: HeldJobs::default(),
+            fetch,
+            started_at: Timestamp::now(),
+            draining: Mutex::new(false),
+            spooled: AtomicBool::new(true),
+            pods: Mutex::default(),
+            depth: Mutex::default(),
+            epoch: Mutex::default(),
+            settings,
+        });
+        let end = CancellationToken::new();
+        // The first renewal, so that a store with a Redis works as soon as it is there.
+        let mut keeper = lease::Keeper::new(inner.clone());
+        keeper.beat().await;
+        spawn(&end, keeper.run());
+        spawn(&end, claims::fetch(inner.clone(), requests));
+        spawn(&end, reads::follow_changes(inner.clone()));
+        Ok(Self {
+            inner,
+            _tasks: Arc::new(Tasks(end)),
+        })
+    }
+
+    /// The names of the keys.
+    #[must_use]
+    pub fn keys(&self) -> &Keys {
+        &self.inner.keys
+    }
+
+    /// The locks on clones, kept in the same Redis.
+    #[must_use]
+    pub fn clone_lock(&self) -> RedisLock {
+        RedisLock::new(
+            self.inner.link.clone(),
+            self.inner.keys.clone(),
+            &self.inner.life,
+            self.inner.settings.lease,
+        )
+    }
+
+    /// The pods of the fleet, as this one heard of them last.
+    #[must_use]
+    pub fn pods(&self) -> Vec<PodInfo> {
+        guard(&self.inner.pods).clone()
+    }
+
+    /// Everything that changes from now on.
+    #[must_use]
+    pub fn changes(&self) -> broadcast::Receiver<Changed> {
+        self.inner.hub.all()
+    }
+
+    /// Whether Redis answered last.
+    #[must_use]
+    pub fn up(&self) -> watch::Receiver<bool> {
+        self.inner.link.up()
+    }
+
+    /// Tells the fleet whether this pod drains; it hears of it with the next renewal, or at once where `Redis` answers.
+    pub async fn set_draining(&self, draining: bool) {
+        *guard(&self.inner.draining) = draining;
+        if let Err(error) = lease::say(&self.inner).await {
+            tracing::debug!(%error, "the fleet hears of the drain later");
+        }
+    }
+
+    /// Leaves the fleet: a pod that runs nothing more need not be waited for.
+    pub async fn leave(&self) {
+        claims::tidy(&self.inner).await;
+        lease::bury(&self.inner, &self.inner.life).await;
+    }
+}
+
+fn spawn(end: &CancellationToken, task: impl Future<Output = ()> + Send + 'static) {
+    let end = end.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            () = end.cancelled() => {}
+            () = task => {}
+        }
+    });
+}
+
+#[async_trait]
+impl Queue for RedisStore {
+    async fn submit(&self, job: Job) -> Result<Record, QueueError> {
+        writes::submit(&self.inner, job).await
+    }
+
+    async fn claim(&self, _pod: &PodName) -> Result<Claim, QueueError> {
+        let (answer, claim) = oneshot::channel();
+        let gone = || QueueError::Redis {
+            doing: "claim a job",
+            address: self.inner.settings.address.shown(),
+            detail: "the store is closed".to_owned(),
+        };
+        self.inner.fetch.send(answer).map_err(|_| gone())?;
+        claim.await.map_err(|_| gone())
+    }
+
+    async fn update(&self, lease: &Lease, run: &Run) -> Result<(), QueueError> {
+        let change = Change::Run(Box::new(run.clone()));
+        writes::by_holder(&self.inner, lease, change)
+            .await
+            .map(drop)
+    }
+
+    async fn append(&self, lease: &Lease, events: Vec<EventBody>) -> Result<u64, QueueError> {
+        let change = Change::events(events);
+        writes::by_holder(&self.inner, lease, change)
+            .await
+            .map(|done| done.seq)
+    }
+
+    async fn finish(
+        &self,
+        lease: &Lease,
+        run: &Run,
+        outcome: Outcome,
+    ) -> Result<Record, QueueError> {
+        let change = Change::finish(lease.fence, run, outcome);
+        writes::by_holder(&self.inner, lease, change)
+            .await
+            .map(|done| done.record)
+    }
+
+    async fn requeue(&self, lease: &Lease, run: &Run, why: Requeue) -> Result<Record, QueueError> {
+        let change = Change::requeue(lease.fence, Some(run), why);
+        writes::by_holder(&self.inner, lease, change)
+            .await
+            .map(|done| done.record)
+    }
+
+    async fn cancel(&self, id: JobId) -> Result<Record, QueueError> {
+        let at = Timestamp::now();
+        let reason = Some("cancel_requested".to_owned());
+        let change = Change::Move(Transition::Cancel { at }, None, reason);
+        let record = writes::by_anybody(&self.inner, id, &change).await?;
+        if let (false, Some(held)) = (record.status.is_ended(), self.inner.held.any(id)) {
+            held.cancelled.cancel();
+        }
+        Ok(record)
+    }
+
+    async fn get(&self, id: JobId) -> Result<Record, QueueError> {
+        reads::get(&self.inner, id).await
+    }
+
+    async fn find(&self, prefix: &str, limit: usize) -> Result<Vec<JobId>, QueueError> {
+        reads::find(&self.inner, prefix, limit).await
+    }
+
+    async fn list(&self, filter: &Filter) -> Result<Page, QueueError> {
+        reads::list(&self.inner, filter).await
+    }
+
+    async fn events(&self, id: JobId, cursor: Cursor) -> Result<(Vec<Event>, Cursor), QueueError> {
+        reads::events(&self.inner, id, cursor).await
+    }
+
+    async fn watch(&self, id: JobId) -> Result<watch::Receiver<u64>, QueueError> {
+        reads::watch(&self.inner, id).await
+    }
+
+    async fn depth(&self) -> Depth {
+        reads::depth(&self.inner).await
+    }
+
+    async fn sweep(&self, now: Timestamp) -> Result<Vec<Record>, QueueError> {
+        writes::sweep(&self.inner, now).await
+    }
+}
+
+impl Inner {
+    /// Runs work that touches files on a thread that may wait for them.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Mirror) -> T + Send + 'static,
+    ) -> Result<T, QueueError> {
+        let mirror = self.mirror.clone();
+        tokio::task::spawn_blocking(move || work(&mirror))
+            .await
+            .map_err(|e| QueueError::Storage {
+                doing: "work in",
+                path: self.mirror.dir().to_owned(),
+                source: std::io::Error::other(e),
+            })
+    }
+
+    /// Where a life keeps what it could not tell of a job.
+    fn spool_path(&self, life: &str, id: JobId) -> PathBuf {
+        spool_dir(self.mirror.dir(), life).join(format!("{id}.jsonl"))
+    }
+}
+
+fn spool_dir(jobs_dir: &Path, life: &str) -> PathBuf {
+    jobs_dir.join("spool").join(life)
+}
+
+#[cfg(test)]
+mod tests;

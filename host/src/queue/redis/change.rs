@@ -1,0 +1,356 @@
+//! What happens to a job, worked out before anybody is asked: the job after it, its record, and the events that tell of it. Pure.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::scripts::{Kind, NewRecord, Outstanding, Place};
+use crate::job::{
+    Event, EventBody, Fence, Job, Outcome, Record, Requeue, Run, State, Status, Transition,
+};
+use crate::queue::{QueueError, end_event, status_event};
+
+/// How much longer than its time to live an ended job stays in Redis if nobody sweeps it away.
+const MARGIN_SECONDS: u64 = 86_400;
+
+/// What happens to a job.
+#[derive(Debug, Clone)]
+pub(super) enum Change {
+    /// It has more events; each is a line without its number, as [`unnumbered`] makes it.
+    Events(Vec<String>),
+    /// What is known of its run.
+    Run(Box<Run>),
+    /// A transition, what is known of its run by then, and a reason for the event.
+    Move(Transition, Option<Box<Run>>, Option<String>),
+}
+
+/// A job after a change.
+#[derive(Debug)]
+pub(super) struct Next {
+    pub(super) job: Job,
+    /// None: it is unchanged.
+    pub(super) record: Option<Record>,
+    pub(super) events: Vec<String>,
+    pub(super) place: Place,
+    pub(super) drop_claim: bool,
+    pub(super) outstanding: Outstanding,
+    pub(super) kind: Kind,
+}
+
+impl Change {
+    pub(super) fn finish(fence: Fence, run: &Run, outcome: Outcome) -> Self {
+        let at = Timestamp::now();
+        Self::Move(
+            Transition::Finish { fence, outcome, at },
+            Some(Box::new(run.clone())),
+            None,
+        )
+    }
+
+    pub(super) fn requeue(fence: Fence, run: Option<&Run>, why: Requeue) -> Self {
+        let at = Timestamp::now();
+        Self::Move(
+            Transition::Requeue { fence, why, at },
+            run.map(|run| Box::new(run.clone())),
+            Some(why.as_str().to_owned()),
+        )
+    }
+
+    pub(super) fn events(bodies: Vec<EventBody>) -> Self {
+        let ts = Timestamp::now();
+        Self::Events(
+            bodies
+                .into_iter()
+                .map(|body| unnumbered(ts, body))
+                .collect(),
+        )
+    }
+
+    /// Whether the claim is over with it.
+    pub(super) fn ends_claim(&self) -> bool {
+        matches!(
+            self,
+            Self::Move(Transition::Finish { .. } | Transition::Requeue { .. }, ..)
+        )
+    }
+
+    /// The job after it, when `version` is the record's now.
+    pub(super) fn apply(&self, job: &Job, version: u64) -> Result<Next, QueueError> {
+        let mut job = job.clone();
+        match self {
+            Self::Events(events) => Ok(Next {
+                job,
+                record: None,
+                events: events.clone(),
+                place: Place::Stay,
+                drop_claim: false,
+                outstanding: Outstanding::Stay,
+                kind: Kind::Events,
+            }),
+            Self::Run(run) => {
+                job.run = (**run).clone();
+                Ok(Next {
+                    record: Some(record(&job, version)),
+                    job,
+                    events: Vec::new(),
+                    place: Place::Stay,
+                    drop_claim: false,
+                    outstanding: Outstanding::Stay,
+                    kind: Kind::Run,
+                })
+            }
+            Self::Move(transition, run, reason) => {
+                let was_queued = matches!(job.state, State::Queued { .. });
+                if let Some(run) = run {
+                    job.run = (**run).clone();
+                }
+                job.apply(transition)?;
+                let record = record(&job, version);
+                let ended = job.state.is_ended();
+                let at = Timestamp::now();
+                let reason = reason.as_deref().filter(|_| !ended);
+                let mut events = vec![unnumbered(at, status_event(&job, reason))];
+                if ended {
+                    events.push(unnumbered(at, end_event(&record)));
+                }
+                let queued = matches!(job.state, State::Queued { .. });
+                Ok(Next {
+                    place: match (was_queued, queued) {
+                        (false, true) => Place::Front,
+                        (true, false) if ended => Place::Out,
+                        _ => Place::Stay,
+                    },
+                    drop_claim: !was_queued && (queued || ended),
+                    outstanding: if ended {
+                        Outstanding::Out
+                    } else {
+                        Outstanding::Stay
+                    },
+                    kind: match transition {
+                        Transition::Cancel { .. } if !ended => Kind::Cancel,
+                        _ if queued => Kind::Queued,
+                        _ => Kind::Status,
+                    },
+                    record: Some(record),
+                    events,
+                    job,
+                })
+            }
+        }
+    }
+}
+
+/// The record of a job whose version was `before`.
+pub(super) fn record(job: &Job, before: u64) -> Record {
+    let mut record = Record::from(job);
+    record.version = before + 1;
+    record
+}
+
+/// The place of a job in the index.
+pub(super) fn score(job: &Job) -> i64 {
+    job.created_at.as_microsecond()
+}
+
+/// What Redis keeps of a record.
+pub(super) fn stored(job: &Job, record: &Record) -> Result<NewRecord, QueueError> {
+    let json = serde_json::to_string(record).map_err(|e| QueueError::Redis {
+        doing: "write the record of a job",
+        address: String::new(),
+        detail: e.to_string(),
+    })?;
+    let ttl = job.request.ttl_seconds;
+    let from = match &job.state {
+        State::Queued { since } => Some(*since),
+        State::Running { .. } => None,
+        State::Ended { at, .. } => Some(*at),
+    };
+    let due = |from: Timestamp| {
+        from.as_millisecond().saturating_add(
+            i64::try_from(ttl)
+                .unwrap_or(i64::MAX / 2_000)
+                .saturating_mul(1_000),
+        )
+    };
+    Ok(NewRecord {
+        json,
+        status: status_word(record.status),
+        due: from.map(due),
+        expires: job
+            .state
+            .is_ended()
+            .then(|| ttl.saturating_add(MARGIN_SECONDS).min(u64::from(u32::MAX))),
+        session: record.session_id.clone(),
+        fence: job.state.fence().map(|fence| fence.0),
+    })
+}
+
+/// The word for a status, which scripts compare and do not interpret.
+pub(super) fn status_word(status: Status) -> &'static str {
+    match status {
+        Status::Queued => "queued",
+        Status::Running => "running",
+        Status::Succeeded => "succeeded",
+        Status::Failed => "failed",
+        Status::Cancelled => "cancelled",
+        Status::Expired => "expired",
+    }
+}
+
+const HEAD: &str = r#"{"seq":0,"#;
+
+/// An event's line without the number, which the store gives: the text after `{"seq":N,`.
+pub(super) fn unnumbered(ts: Timestamp, body: EventBody) -> String {
+    let event = Event { seq: 0, ts, body };
+    let line = serde_json::to_string(&event).unwrap_or_default();
+    line.strip_prefix(HEAD).map(str::to_owned).unwrap_or(line)
+}
+
+/// The whole line of event number `seq`.
+pub(super) fn numbered(seq: u64, rest: &str) -> String {
+    format!(r#"{{"seq":{seq},{rest}"#)
+}
+
+/// A change as the spool keeps it.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Line {
+    /// Its name.
+    pub(super) name: String,
+    /// The fence of the claim it was made under.
+    pub(super) fence: u64,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    events: Vec<String>,
+    /// The job after it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    record: Option<Box<Record>>,
+    /// Set when the job went back to the queue, and why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    requeue: Option<String>,
+}
+
+impl Line {
+    pub(super) fn new(name: &str, fence: Fence, change: &Change, after: &Job) -> Self {
+        let (events, requeue) = match change {
+            Change::Events(events) => (events.clone(), None),
+            Change::Move(Transition::Requeue { why, .. }, ..) => {
+                (Vec::new(), Some(why.as_str().to_owned()))
+            }
+            _ => (Vec::new(), None),
+        };
+        Self {
+            name: name.to_owned(),
+            fence: fence.0,
+            record: events.is_empty().then(|| Box::new(Record::from(after))),
+            events,
+            requeue,
+        }
+    }
+
+    /// The change again.
+    pub(super) fn change(self) -> Result<Change, String> {
+        let fence = Fence(self.fence);
+        let Some(record) = self.record else {
+            return Ok(Change::Events(self.events));
+        };
+        let job = Job::try_from(*record)?;
+        let run = Some(Box::new(job.run));
+        Ok(match (job.state, self.requeue) {
+            (_, Some(why)) => {
+                let why = if why == Requeue::HandOff.as_str() {
+                    Requeue::HandOff
+                } else {
+                    Requeue::Reclaimed
+                };
+                let at = Timestamp::now();
+                let reason = Some(why.as_str().to_owned());
+                Change::Move(Transition::Requeue { fence, why, at }, run, reason)
+            }
+            (State::Ended { at, outcome, .. }, None) => {
+                Change::Move(Transition::Finish { fence, outcome, at }, run, None)
+            }
+            (_, None) => Change::Run(run.unwrap_or_default()),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+    use crate::job::{Failure, FailureClass};
+    use crate::queue::suite;
+
+    fn running() -> Job {
+        let mut job = suite::job("x");
+        let claim = Transition::Claim {
+            pod: suite::pod(),
+            fence: Fence(1),
+            at: Timestamp::now(),
+        };
+        job.apply(&claim).unwrap();
+        job
+    }
+
+    #[test]
+    fn a_number_makes_a_whole_event() {
+        let event = Event {
+            seq: 17,
+            ts: Timestamp::now(),
+            body: suite::log("a\nb"),
+        };
+        let line = numbered(17, &unnumbered(event.ts, event.body.clone()));
+        assert_eq!(line, serde_json::to_string(&event).unwrap());
+    }
+
+    #[test]
+    fn places_follow_from_what_happened() {
+        let fence = Fence(1);
+        let requeued = Change::requeue(fence, None, Requeue::HandOff)
+            .apply(&running(), 4)
+            .unwrap();
+        assert_eq!((requeued.place, requeued.drop_claim), (Place::Front, true));
+        assert_eq!(requeued.record.unwrap().version, 5);
+        let cancel = Change::Move(
+            Transition::Cancel {
+                at: Timestamp::now(),
+            },
+            None,
+            None,
+        );
+        let waiting = cancel.apply(&suite::job("x"), 1).unwrap();
+        assert_eq!(
+            (
+                waiting.place,
+                waiting.drop_claim,
+                waiting.outstanding,
+                waiting.events.len()
+            ),
+            (Place::Out, false, Outstanding::Out, 2)
+        );
+        let wished = cancel.apply(&running(), 1).unwrap();
+        assert_eq!((wished.place, wished.kind), (Place::Stay, Kind::Cancel));
+    }
+
+    #[test]
+    fn the_spool_gives_back_what_it_was_given() {
+        let job = running();
+        let mut run = job.run.clone();
+        run.exit_code = Some(3);
+        let failure = Failure::new(FailureClass::Agent, "exit code 3", "look");
+        let changes = [
+            Change::events(vec![suite::log("x")]),
+            Change::Run(Box::new(run.clone())),
+            Change::finish(Fence(1), &run, Outcome::Failed(failure)),
+            Change::requeue(Fence(1), Some(&run), Requeue::HandOff),
+        ];
+        for change in changes {
+            let after = change.apply(&job, 1).unwrap();
+            let line = Line::new("n", Fence(1), &change, &after.job);
+            let text = serde_json::to_string(&line).unwrap();
+            let again: Line = serde_json::from_str(&text).unwrap();
+            let again = again.change().unwrap().apply(&job, 1).unwrap();
+            assert_eq!(again.job.run, after.job.run);
+            assert_eq!(again.job.state.name(), after.job.state.name());
+            assert_eq!(again.events.len(), after.events.len());
+        }
+    }
+}

@@ -1,0 +1,367 @@
+//! Taking jobs out of the queue.
+//!
+//! One task of the pod takes jobs, one at a time, for whoever asked first. A job that comes when nobody waits for it any more goes back
+//! to the front of the queue. Pods of lower ordinals go first: a pod that sees one with a free slot waits a moment before it takes
+//! a job, so that a fleet that shrinks from its highest ordinal has its busy pods below.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use super::change::{self, Change};
+use super::held::{Held, HeldState, Spool};
+use super::link::Wire;
+use super::scripts::{self, Commit, Committed, Expect, Kind, Outstanding, Place, Taken};
+use super::{Inner, reads, writes};
+use crate::job::{Fence, Job, JobId, Record, Requeue, State, Transition};
+use crate::queue::{Claim, Lease, QueueError, guard};
+
+/// How long one wait for a job lasts; then it is waited again.
+const WAIT: Duration = Duration::from_secs(2);
+/// How much longer than that an answer may take.
+const LATE: Duration = Duration::from_secs(3);
+/// How long a pod lets those below it go first.
+const COURTESY: Duration = Duration::from_millis(15);
+/// How long a pod that lets others go first waits for the news of a job before it looks by itself.
+const LOOK: Duration = Duration::from_secs(1);
+/// How long a Redis that failed is left in peace.
+const PEACE: Duration = Duration::from_millis(500);
+
+/// Serves claims until the store is closed.
+pub(super) async fn fetch(
+    inner: Arc<Inner>,
+    mut requests: mpsc::UnboundedReceiver<oneshot::Sender<Claim>>,
+) {
+    let wire = inner.link.wire();
+    while let Some(mut request) = requests.recv().await {
+        while !request.is_closed() {
+            match next(&inner, &wire, &mut request).await {
+                Ok(Some((job, version))) => {
+                    if let Some(back) = hand_over(&inner, request, job, version).await {
+                        request = back;
+                        continue;
+                    }
+                    break;
+                }
+                Ok(None) => {}
+                Err(error) => {
+                    tracing::debug!(%error, "no job can be claimed");
+                    tokio::select! {
+                        () = request.closed() => {}
+                        () = tokio::time::sleep(PEACE) => {}
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Claims the job for the request; gives the request back when the job is another's.
+async fn hand_over(
+    inner: &Arc<Inner>,
+    request: oneshot::Sender<Claim>,
+    job: Job,
+    version: u64,
+) -> Option<oneshot::Sender<Claim>> {
+    let id = job.id;
+    if request.is_closed() {
+        give_back(inner, id).await;
+        return None;
+    }
+    match claim(inner, job, version).await {
+        Ok(Some(claim)) => {
+            if let Err(claim) = request.send(claim) {
+                let given = Change::requeue(claim.lease.fence, None, Requeue::HandOff);
+                if let Err(error) = writes::by_holder(inner, &claim.lease, given).await {
+                    tracing::warn!(job = %id, %error, "a claimed job could not be given back; its lease will");
+                }
+            }
+            None
+        }
+        Ok(None) => Some(request),
+        Err(error) => {
+            tracing::warn!(job = %id, %error, "a job could not be claimed");
+            give_back(inner, id).await;
+            Some(request)
+        }
+    }
+}
+
+/// The next job on this pod's list; none: there was none for a while, or the request is gone.
+async fn next(
+    inner: &Inner,
+    wire: &Wire,
+    request: &mut oneshot::Sender<Claim>,
+) -> Result<Option<(Job, u64)>, QueueError> {
+    if lower_is_free(inner) {
+        let queued = inner.hub.queued.notified();
+        tokio::select! {
+            () = request.closed() => return Ok(None),
+            () = queued => {}
+            () = tokio::time::sleep(LOOK) => {}
+        }
+        tokio::time::sleep(COURTESY).await;
+        return take(inner, None).await;
+    }
+    if let Some(found) = take(inner, None).await? {
+        return Ok(Some(found));
+    }
+    match wait(inner, wire).await? {
+        Some(id) => take(inner, Some(id)).await,
+        None => Ok(None),
+    }
+}
+
+/// Waits for a job and moves it to this pod's list.
+async fn wait(inner: &Inner, wire: &Wire) -> Result<Option<String>, QueueError> {
+    let (queue, claimed) = (inner.keys.queue(), inner.keys.claimed(&inner.life));
+    let waiting = inner.link.call_on(wire, "wait for a job", async |c| {
+        redis::cmd("BLMOVE")
+            .arg(&queue)
+            .arg(&claimed)
+            .arg("LEFT")
+            .arg("RIGHT")
+            .arg(WAIT.as_secs())
+            .query_async(c)
+            .await
+    });
+    match tokio::time::timeout(WAIT + LATE, waiting).await {
+        Ok(answer) => answer,
+        Err(_) => {
+            // Whatever it moved all the same is found on the list.
+            wire.reset().await;
+            Ok(None)
+        }
+    }
+}
+
+async fn take(inner: &Inner, moved: Option<String>) -> Result<Option<(Job, u64)>, QueueError> {
+    let answer = inner
+        .link
+        .call("take a job", async |c| {
+            scripts::TAKE
+                .key(inner.keys.schema())
+                .key(inner.keys.queue())
+                .key(inner.keys.claimed(&inner.life))
+                .arg(inner.keys.jobs())
+                .arg(moved.as_deref().unwrap_or_default())
+                .invoke_async(c)
+                .await
+                .and_then(Taken::parse)
+        })
+        .await?;
+    match answer {
+        Taken::Job(id, json, version) => match reads::parse(&id, &json) {
+            Ok(job) => Ok(Some((job, version))),
+            Err(error) => {
+                tracing::error!(job = id, %error, "a job that cannot be read is left out of the queue");
+                drop_claimed(inner, &id).await?;
+                Ok(None)
+            }
+        },
+        Taken::None | Taken::Missing => Ok(None),
+        Taken::Emptied => Err(writes::emptied(inner)),
+    }
+}
+
+async fn drop_claimed(inner: &Inner, id: &str) -> Result<(), QueueError> {
+    inner
+        .link
+        .call("leave a job out", async |c| {
+            redis::cmd("LREM")
+                .arg(inner.keys.claimed(&inner.life))
+                .arg(0)
+                .arg(id)
+                .query_async(c)
+                .await
+        })
+        .await
+}
+
+/// Writes the claim down; none: the job is not waiting any more.
+async fn claim(
+    inner: &Arc<Inner>,
+    mut job: Job,
+    version: u64,
+) -> Result<Option<Claim>, QueueError> {
+    if !matches!(job.state, State::Queued { .. }) {
+        drop_claimed(inner, &job.id.to_string()).await?;
+        return Ok(None);
+    }
+    // The attempts of one job are counted, so their number is a fence.
+    let fence = Fence(u64::from(job.attempt) + 1);
+    job.run.life = Some(inner.life.clone());
+    let claim = Change::Move(
+        Transition::Claim {
+            pod: inner.settings.pod.clone(),
+            fence,
+            at: Timestamp::now(),
+        },
+        None,
+        None,
+    );
+    let next = claim.apply(&job, version)?;
+    let Some(record) = &next.record else {
+        return Ok(None);
+    };
+    let id = job.id;
+    let commit = Commit {
+        id,
+        score: change::score(&job),
+        name: format!("claim/{}/{}", inner.life, fence.0),
+        expect: Expect::Version(version),
+        fence: None,
+        record: Some(change::stored(&next.job, record)?),
+        place: Place::Stay,
+        life: Some((&inner.life, inner.ordinal)),
+        drop_claim: false,
+        kind: Kind::Status,
+        outstanding: Outstanding::Stay,
+        events: &next.events,
+    };
+    let made = inner
+        .link
+        .call("claim a job", async |c| commit.run(&inner.keys, c).await)
+        .await?;
+    let Committed::Ok { version, seq } = made else {
+        drop_claimed(inner, &id.to_string()).await?;
+        return Ok(None);
+    };
+    inner.hub.tell(id, seq);
+    let mirrored = copy(inner, record, seq).await;
+    Ok(Some(hold(inner, next.job, fence, version, mirrored)))
+}
+
+/// Before the agent starts, the volume knows that it does.
+async fn copy(inner: &Inner, record: &Record, seq: u64) -> u64 {
+    let Ok(id) = record.id.parse::<JobId>() else {
+        return 0;
+    };
+    let json = serde_json::to_string(record).unwrap_or_default();
+    let copied = async {
+        let mirrored = inner
+            .blocking(move |mirror| mirror.last_event(id))
+            .await??;
+        let lines = reads::lines(inner, id, mirrored + 1, seq).await?;
+        inner
+            .blocking(move |mirror| {
+                mirror.append(id, &lines)?;
+                mirror.write(id, &json)
+            })
+            .await?
+    };
+    match copied.await {
+        Ok(()) => seq,
+        Err(error) => {
+            tracing::warn!(job = %id, %error, "the copy of the job on the volume is behind");
+            inner
+                .blocking(move |mirror| mirror.last_event(id))
+                .await
+                .and_then(|last| last)
+                .unwrap_or(0)
+        }
+    }
+}
+
+fn hold(inner: &Inner, job: Job, fence: Fence, version: u64, mirrored: u64) -> Claim {
+    let held = Arc::new(Held {
+        id: job.id,
+        fence,
+        cancelled: CancellationToken::new(),
+        lost: CancellationToken::new(),
+        state: tokio::sync::Mutex::new(HeldState {
+            job: job.clone(),
+            version,
+            changes: 0,
+            mirrored,
+            spool: Spool::default(),
+            over: false,
+        }),
+    });
+    let lease = Lease {
+        id: job.id,
+        fence,
+        cancelled: held.cancelled.clone(),
+        lost: held.lost.clone(),
+    };
+    inner.held.insert(held);
+    Claim { job, lease }
+}
+
+async fn give_back(inner: &Inner, id: JobId) {
+    let given: Result<u8, _> = inner
+        .link
+        .call("give a job back", async |c| {
+            scripts::GIVE_BACK
+                .key(inner.keys.job(id))
+                .key(inner.keys.queue())
+                .key(inner.keys.claimed(&inner.life))
+                .arg(id.to_string())
+                .arg("queued")
+                .invoke_async(c)
+                .await
+        })
+        .await;
+    if let Err(error) = given {
+        tracing::warn!(job = %id, %error, "a job could not be given back; it is when Redis answers");
+    }
+}
+
+/// Whether a pod of a lower ordinal that takes jobs has a free slot.
+fn lower_is_free(inner: &Inner) -> bool {
+    let Some(own) = inner.ordinal else {
+        return false;
+    };
+    guard(&inner.pods).iter().any(|pod| {
+        !pod.expired
+            && !pod.facts.draining
+            && pod.facts.running < pod.facts.slots
+            && pod.facts.ordinal.is_some_and(|ordinal| ordinal < own)
+    })
+}
+
+/// Gives back what is on this pod's list and that it does not run: answers were lost, or the pod was just about to.
+pub(super) async fn tidy(inner: &Inner) {
+    let Ok(ids) = listed(inner, &inner.life).await else {
+        return;
+    };
+    for id in ids {
+        if inner.held.any(id).is_some() {
+            continue;
+        }
+        match reads::load(inner, id).await {
+            Ok((job, _)) if matches!(job.state, State::Queued { .. }) => give_back(inner, id).await,
+            Ok((job, _))
+                if job.run.life.as_deref() == Some(&inner.life) && job.state.fence().is_some() =>
+            {
+                // The claim was made and its answer was lost: no agent has started.
+                if let Err(error) = writes::reclaim(inner, id, &inner.life, inner.ordinal).await {
+                    tracing::warn!(job = %id, %error, "a job could not be given back");
+                }
+            }
+            Ok(_) | Err(QueueError::NotFound(_)) => {
+                drop(drop_claimed(inner, &id.to_string()).await)
+            }
+            Err(_) => return,
+        }
+    }
+}
+
+/// The jobs on a life's list.
+pub(super) async fn listed(inner: &Inner, life: &str) -> Result<Vec<JobId>, QueueError> {
+    let ids: Vec<String> = inner
+        .link
+        .call("look at a pod's jobs", async |c| {
+            redis::cmd("LRANGE")
+                .arg(inner.keys.claimed(life))
+                .arg(0)
+                .arg(-1)
+                .query_async(c)
+                .await
+        })
+        .await?;
+    Ok(ids.iter().filter_map(|id| id.parse().ok()).collect())
+}

@@ -1,0 +1,295 @@
+//! Keeping the pod's lease, and looking after those of others.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use jiff::Timestamp;
+
+use super::facts::{PodFacts, PodInfo};
+use super::scripts::{self, Beat};
+use super::witness::Witness;
+use super::{Inner, claims, rebuild, spool_dir, writes};
+use crate::queue::{QueueError, guard};
+
+/// How often a lease is renewed within its length.
+const RENEWALS: u32 = 4;
+/// After how many renewals the spool of submissions is looked at anyway.
+const LOOK_EVERY: u64 = 8;
+/// How long the mark of a drain outlives the pod that set it.
+const DRAIN_MARK_SECONDS: u64 = 600;
+
+/// Renews the pod's lease, again and again.
+pub(super) struct Keeper {
+    inner: Arc<Inner>,
+    witness: Witness,
+    /// When Redis renewed the lease last.
+    renewed: Option<Instant>,
+    /// When the volume was written last.
+    witnessed: Option<Instant>,
+    /// How often the list of claimed jobs was longer than it should be, in a row.
+    surplus: u32,
+    was_down: bool,
+    beats: u64,
+}
+
+impl Keeper {
+    pub(super) fn new(inner: Arc<Inner>) -> Self {
+        Self {
+            witness: Witness::new(inner.mirror.dir()),
+            inner,
+            renewed: None,
+            witnessed: None,
+            surplus: 0,
+            was_down: true,
+            beats: 0,
+        }
+    }
+
+    /// As if the lease had been renewed a moment ago.
+    #[cfg(test)]
+    pub(super) fn renewed_before(&mut self) {
+        self.renewed = Some(Instant::now());
+    }
+
+    pub(super) async fn run(mut self) {
+        let mut tick = tokio::time::interval(self.inner.settings.lease / RENEWALS);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        tick.tick().await;
+        loop {
+            tick.tick().await;
+            self.beat().await;
+        }
+    }
+
+    /// One renewal and all that follows from it.
+    pub(super) async fn beat(&mut self) {
+        self.count();
+        let began = Instant::now();
+        let mut said = say(&self.inner).await;
+        if let Ok(Beat::Emptied) = said {
+            self.was_down = true;
+            rebuild::run(&self.inner).await;
+            said = say(&self.inner).await;
+        }
+        match said {
+            Ok(Beat::Alive {
+                is_new,
+                epoch,
+                claimed,
+                expired,
+                facts,
+                ..
+            }) => {
+                if is_new && self.renewed.is_some() {
+                    self.lose_all("its lease was over, and its jobs are another pod's now");
+                }
+                self.renewed = Some(began);
+                self.learn(&expired, &facts);
+                rebuild::check(&self.inner, &epoch).await;
+                if std::mem::take(&mut self.was_down) {
+                    claims::tidy(&self.inner).await;
+                    self.inner.spooled.store(true, Ordering::Relaxed);
+                }
+                self.beats += 1;
+                // Another pod may have accepted jobs and died.
+                if self.inner.spooled.swap(false, Ordering::Relaxed)
+                    || self.beats.is_multiple_of(LOOK_EVERY)
+                {
+                    writes::tell_submissions(&self.inner).await;
+                }
+                writes::tell_spooled(&self.inner).await;
+                self.tidy(claimed).await;
+                self.bury_the_dead(expired, &facts).await;
+            }
+            // Another pod is putting the jobs back.
+            Ok(Beat::Emptied) => {}
+            Err(_) => {
+                self.was_down = true;
+                self.judge_itself();
+            }
+        }
+    }
+
+    fn count(&mut self) {
+        if !self.inner.settings.shared {
+            return;
+        }
+        match self.witness.beat(&self.inner.life) {
+            Ok(()) => self.witnessed = Some(Instant::now()),
+            Err(error) => {
+                tracing::warn!(%error, "this pod cannot show on the volume that it lives")
+            }
+        }
+    }
+
+    /// Without Redis and without a witness others may run this pod's jobs by now.
+    fn judge_itself(&mut self) {
+        let lease = self.inner.settings.lease;
+        let last = self.renewed.max(self.witnessed);
+        if self.inner.settings.shared && last.is_none_or(|at| at.elapsed() > lease) {
+            self.lose_all("neither Redis nor the volume could be told that it lives");
+        }
+    }
+
+    fn lose_all(&self, why: &str) {
+        for held in self.inner.held.all() {
+            tracing::error!(job = %held.id, "this pod loses the job: {why}");
+            self.inner.held.remove(&held);
+        }
+    }
+
+    fn learn(&mut self, expired: &[String], facts: &HashMap<String, String>) {
+        let pods = facts
+            .iter()
+            .filter_map(|(life, json)| {
+                Some(PodInfo {
+                    life: life.clone(),
+                    facts: serde_json::from_str(json).ok()?,
+                    expired: expired.contains(life),
+                })
+            })
+            .collect();
+        *guard(&self.inner.pods) = pods;
+        let own = self.inner.life.clone();
+        let others = facts
+            .keys()
+            .chain(expired)
+            .filter(|life| **life != own)
+            .cloned();
+        self.witness.look(others);
+    }
+
+    /// A job that stays on the list without being run was lost on its way.
+    async fn tidy(&mut self, claimed: usize) {
+        self.surplus = if claimed > self.inner.held.len() {
+            self.surplus + 1
+        } else {
+            0
+        };
+        if self.surplus >= 2 {
+            self.surplus = 0;
+            claims::tidy(&self.inner).await;
+        }
+    }
+
+    async fn bury_the_dead(&mut self, expired: Vec<String>, facts: &HashMap<String, String>) {
+        let lease = self.inner.settings.lease;
+        for life in expired {
+            if life == self.inner.life || self.witness.is_alive(&life, lease) {
+                continue;
+            }
+            let ordinal = facts
+                .get(&life)
+                .and_then(|json| serde_json::from_str::<PodFacts>(json).ok())
+                .and_then(|facts| facts.ordinal);
+            match reclaim(&self.inner, &life, ordinal).await {
+                Ok(()) => {
+                    self.witness.forget(&life);
+                    drop(std::fs::remove_dir(spool_dir(
+                        self.inner.mirror.dir(),
+                        &life,
+                    )));
+                }
+                Err(error) => {
+                    tracing::warn!(life, %error, "the jobs of a dead pod could not be taken back; they will be");
+                }
+            }
+        }
+    }
+}
+
+/// Puts every job of a life whose lease is over back into the queue.
+async fn reclaim(inner: &Inner, life: &str, ordinal: Option<u32>) -> Result<(), QueueError> {
+    let ids = claims::listed(inner, life).await?;
+    if !ids.is_empty() {
+        tracing::warn!(
+            life,
+            jobs = ids.len(),
+            "a pod is dead: its jobs go back to the queue"
+        );
+    }
+    for id in ids {
+        if !writes::reclaim(inner, id, life, ordinal).await? {
+            // It waits still, is over, or is another's.
+            let _: u8 = inner
+                .link
+                .call("take a job back", async |c| {
+                    scripts::GIVE_BACK
+                        .key(inner.keys.job(id))
+                        .key(inner.keys.queue())
+                        .key(inner.keys.claimed(life))
+                        .arg(id.to_string())
+                        .arg("queued")
+                        .invoke_async(c)
+                        .await
+                })
+                .await?;
+        }
+    }
+    bury(inner, life).await;
+    Ok(())
+}
+
+/// Forgets a life that has no jobs.
+pub(super) async fn bury(inner: &Inner, life: &str) {
+    let buried: Result<u8, _> = inner
+        .link
+        .call("forget a pod", async |c| {
+            scripts::BURY
+                .key(inner.keys.pods())
+                .key(inner.keys.facts())
+                .key(inner.keys.claimed(life))
+                .key(inner.keys.busy())
+                .key(inner.keys.floor())
+                .arg(life)
+                .invoke_async(c)
+                .await
+        })
+        .await;
+    if let Err(error) = buried {
+        tracing::debug!(life, %error, "a pod is not forgotten yet");
+    }
+}
+
+/// Says what there is to say of this pod, which renews its lease.
+pub(super) async fn say(inner: &Inner) -> Result<Beat, QueueError> {
+    let draining = *guard(&inner.draining);
+    let facts = PodFacts {
+        pod: inner.settings.pod.to_string(),
+        ordinal: inner.ordinal,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        slots: inner.settings.slots,
+        running: inner.held.len(),
+        draining,
+        started_at: inner.started_at,
+        seen_at: Timestamp::now(),
+    };
+    let json = serde_json::to_string(&facts).unwrap_or_default();
+    let lease = u64::try_from(inner.settings.lease.as_millis()).unwrap_or(u64::MAX);
+    let said = inner.link.call("renew the lease", async |c| {
+        scripts::BEAT
+            .key(inner.keys.schema())
+            .key(inner.keys.pods())
+            .key(inner.keys.facts())
+            .key(inner.keys.draining(&facts.pod))
+            .key(inner.keys.claimed(&inner.life))
+            .arg(&inner.life)
+            .arg(lease)
+            .arg(&json)
+            .arg(if draining { "1" } else { "" })
+            .arg(DRAIN_MARK_SECONDS)
+            .invoke_async(c)
+            .await
+            .and_then(Beat::parse)
+    });
+    match tokio::time::timeout(inner.settings.lease / 2, said).await {
+        Ok(said) => said,
+        Err(_) => Err(QueueError::Redis {
+            doing: "renew the lease",
+            address: inner.settings.address.shown(),
+            detail: format!("no answer within {:?}", inner.settings.lease / 2),
+        }),
+    }
+}

@@ -1,0 +1,133 @@
+//! The copy of every job on the volume: `{id}.json` and `{id}.events.jsonl` in the jobs directory.
+//!
+//! Redis is the truth while it is there. The copy is what is read while it is not, and what an emptied Redis is rebuilt from. It is
+//! written right after each change by whoever made it; while a job runs that is only the pod that holds its lease, so the copies of
+//! two pods do not cross. A copy that cannot be written is a warning and is caught up with the next change: a full disk must not stop a
+//! fleet whose Redis works.
+
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use serde_json::value::RawValue;
+
+use crate::job::{Event, JobId, Record};
+use crate::queue::event_log::{self, EventLog};
+use crate::queue::{Cursor, QueueError, files};
+
+/// The copies in one directory. Clones are handles to the same.
+#[derive(Debug, Clone)]
+pub(super) struct Mirror {
+    dir: PathBuf,
+}
+
+impl Mirror {
+    pub(super) fn new(dir: &Path) -> Self {
+        Self {
+            dir: dir.to_owned(),
+        }
+    }
+
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Replaces the copy of a record.
+    pub(super) fn write(&self, id: JobId, json: &str) -> Result<(), QueueError> {
+        let raw: &RawValue = serde_json::from_str(json).map_err(|e| QueueError::Damaged {
+            path: files::record_path(&self.dir, id),
+            problem: e.to_string(),
+        })?;
+        files::replace_record(&self.dir, id, raw)
+    }
+
+    pub(super) fn read(&self, id: JobId) -> Result<Record, QueueError> {
+        files::read_record(&self.dir, id)
+    }
+
+    /// The jobs that have a copy.
+    pub(super) fn ids(&self) -> Result<Vec<JobId>, QueueError> {
+        match files::job_ids(&self.dir) {
+            Err(QueueError::Storage { source, .. })
+                if source.kind() == std::io::ErrorKind::NotFound =>
+            {
+                Ok(Vec::new())
+            }
+            other => other,
+        }
+    }
+
+    /// The number of the last event that is copied.
+    pub(super) fn last_event(&self, id: JobId) -> Result<u64, QueueError> {
+        let path = files::events_path(&self.dir, id);
+        if !path.exists() {
+            return Ok(0);
+        }
+        Ok(EventLog::open(path)?.last())
+    }
+
+    /// Adds lines, each a whole event without its line break.
+    pub(super) fn append(&self, id: JobId, lines: &[String]) -> Result<(), QueueError> {
+        let path = files::events_path(&self.dir, id);
+        let mut bytes = String::with_capacity(lines.iter().map(|l| l.len() + 1).sum());
+        for line in lines {
+            bytes.push_str(line);
+            bytes.push('\n');
+        }
+        OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&path)
+            .and_then(|mut file| file.write_all(bytes.as_bytes()))
+            .map_err(files::failed("write", &path))
+    }
+
+    /// The events after `cursor`, about as many as one answer should hold.
+    pub(super) fn events(
+        &self,
+        id: JobId,
+        cursor: Cursor,
+    ) -> Result<(Vec<Event>, Cursor), QueueError> {
+        let path = files::events_path(&self.dir, id);
+        match event_log::read(&path, Cursor::after(cursor.seq), u64::MAX) {
+            Err(QueueError::Storage { source, .. })
+                if source.kind() == std::io::ErrorKind::NotFound =>
+            {
+                Ok((Vec::new(), cursor))
+            }
+            Ok((events, next)) => Ok((events, Cursor::after(next.seq))),
+            other => other,
+        }
+    }
+
+    /// The last events of a job, at most about `max` of them.
+    pub(super) fn tail(&self, id: JobId, max: u64) -> Result<Vec<Event>, QueueError> {
+        let last = self.last_event(id)?;
+        let mut cursor = Cursor::after(last.saturating_sub(max));
+        let mut all = Vec::new();
+        loop {
+            let (events, next) = self.events(id, cursor)?;
+            if events.is_empty() {
+                return Ok(all);
+            }
+            all.extend(events);
+            cursor = next;
+        }
+    }
+
+    pub(super) fn remove(&self, id: JobId) {
+        files::remove_job(&self.dir, id);
+    }
+
+    /// Makes the directories there are.
+    pub(super) fn prepare(&self) -> Result<(), QueueError> {
+        for dir in [
+            self.dir.clone(),
+            self.dir.join("pods"),
+            self.dir.join("spool/submit"),
+        ] {
+            fs::create_dir_all(&dir).map_err(files::failed("create", &dir))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,575 @@
+//! Everything that is asked of the store: from Redis, or from the copies on the volume where Redis is not there.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::streams::{StreamRangeReply, StreamReadReply};
+use tokio::sync::watch;
+
+use super::hub::Changed;
+use super::{Inner, change};
+use crate::job::{Event, Job, JobId, Record};
+use crate::queue::{Cursor, Depth, Filter, Page, QueueError, guard};
+
+/// How many events one answer holds at the most.
+const PAGE_EVENTS: usize = 1_000;
+/// About how many bytes of events one answer holds.
+const PAGE_BYTES: usize = 256 * 1_024;
+/// How many jobs one look at the index passes.
+const STEP: usize = 200;
+/// How long one wait for changes lasts.
+const WAIT: Duration = Duration::from_secs(5);
+const LATE: Duration = Duration::from_secs(3);
+const PEACE: Duration = Duration::from_millis(500);
+
+pub(super) fn parse(id: &str, json: &str) -> Result<Job, QueueError> {
+    serde_json::from_str::<Record>(json)
+        .map_err(|e| e.to_string())
+        .and_then(Job::try_from)
+        .map_err(|problem| QueueError::Damaged {
+            path: id.into(),
+            problem,
+        })
+}
+
+/// A job and its version.
+pub(super) async fn load(inner: &Inner, id: JobId) -> Result<(Job, u64), QueueError> {
+    let (json, version): (Option<String>, Option<u64>) = inner
+        .link
+        .call("read a job", async |c| {
+            redis::cmd("HMGET")
+                .arg(inner.keys.job(id))
+                .arg("record")
+                .arg("version")
+                .query_async(c)
+                .await
+        })
+        .await?;
+    match (json, version) {
+        (Some(json), Some(version)) => Ok((parse(&id.to_string(), &json)?, version)),
+        _ => Err(QueueError::NotFound(id)),
+    }
+}
+
+pub(super) async fn get(inner: &Inner, id: JobId) -> Result<Record, QueueError> {
+    let read: Result<(Option<String>, Option<String>), _> = inner
+        .link
+        .call("read a job", async |c| {
+            redis::pipe()
+                .hget(inner.keys.job(id), "record")
+                .get(inner.keys.schema())
+                .query_async(c)
+                .await
+        })
+        .await;
+    match read {
+        Ok((Some(json), _)) => serde_json::from_str(&json).map_err(|e| QueueError::Damaged {
+            path: id.to_string().into(),
+            problem: e.to_string(),
+        }),
+        Ok((None, Some(_))) => match submitted(inner, id).await {
+            true => copy(inner, id).await,
+            false => Err(QueueError::NotFound(id)),
+        },
+        // It was emptied, or it is gone.
+        Ok((None, None)) | Err(_) => copy(inner, id).await,
+    }
+}
+
+/// Whether the job was accepted and is not in Redis yet.
+async fn submitted(inner: &Inner, id: JobId) -> bool {
+    inner
+        .blocking(move |mirror| {
+            mirror
+                .dir()
+                .join(format!("spool/submit/{id}.json"))
+                .exists()
+        })
+        .await
+        .unwrap_or(false)
+}
+
+async fn copy(inner: &Inner, id: JobId) -> Result<Record, QueueError> {
+    inner.blocking(move |mirror| mirror.read(id)).await?
+}
+
+pub(super) async fn find(
+    inner: &Inner,
+    prefix: &str,
+    limit: usize,
+) -> Result<Vec<JobId>, QueueError> {
+    let prefix = prefix.to_ascii_lowercase();
+    let fits = |id: &JobId| id.to_string().starts_with(&prefix);
+    if let Ok(id) = prefix.parse::<JobId>() {
+        return Ok(get(inner, id)
+            .await
+            .is_ok()
+            .then_some(id)
+            .into_iter()
+            .collect());
+    }
+    let ids = match newest(inner, 0, isize::MAX).await {
+        Ok(ids) => ids,
+        Err(_) => copies(inner, &Filter::default())
+            .await?
+            .into_iter()
+            .filter_map(|r| r.id.parse().ok())
+            .collect(),
+    };
+    Ok(ids.into_iter().filter(fits).take(limit).collect())
+}
+
+/// Ids by their arrival, the newest first.
+async fn newest(inner: &Inner, from: usize, to: isize) -> Result<Vec<JobId>, QueueError> {
+    ids_of(inner, &inner.keys.index(), from, to).await
+}
+
+async fn ids_of(
+    inner: &Inner,
+    key: &str,
+    from: usize,
+    to: isize,
+) -> Result<Vec<JobId>, QueueError> {
+    let ids: Vec<String> = inner
+        .link
+        .call("list jobs", async |c| {
+            redis::cmd("ZREVRANGE")
+                .arg(key)
+                .arg(from)
+                .arg(to)
+                .query_async(c)
+                .await
+        })
+        .await?;
+    Ok(ids.iter().filter_map(|id| id.parse().ok()).collect())
+}
+
+pub(super) async fn list(inner: &Inner, filter: &Filter) -> Result<Page, QueueError> {
+    let limit = filter.limit.max(1);
+    match list_in_redis(inner, filter, limit).await {
+        Err(QueueError::Redis { .. }) => {
+            let mut jobs = copies(inner, filter).await?;
+            if let Some(after) = filter.after {
+                let after = after.to_string();
+                let at = jobs
+                    .iter()
+                    .position(|r| r.id == after)
+                    .map_or(jobs.len(), |at| at + 1);
+                jobs.drain(..at);
+            }
+            Ok(page(jobs, limit))
+        }
+        other => other,
+    }
+}
+
+fn page(mut jobs: Vec<Record>, limit: usize) -> Page {
+    let more = jobs.len() > limit;
+    jobs.truncate(limit);
+    Page {
+        next: jobs.last().filter(|_| more).and_then(|r| r.id.parse().ok()),
+        jobs,
+    }
+}
+
+async fn list_in_redis(inner: &Inner, filter: &Filter, limit: usize) -> Result<Page, QueueError> {
+    let key = match &filter.session {
+        Some(session) => inner.keys.session(session.as_str()),
+        None => inner.keys.index(),
+    };
+    let mut from = match filter.after {
+        None => 0,
+        Some(after) => match rank(inner, &key, after).await? {
+            Some(rank) => rank + 1,
+            // A page whose last job has been forgotten ends the list.
+            None => return Ok(Page::default()),
+        },
+    };
+    let plain = Filter {
+        limit: 0,
+        after: None,
+        session: None,
+        ..filter.clone()
+    };
+    let step = if is_plain(&plain) { limit + 1 } else { STEP };
+    let mut found = Vec::new();
+    loop {
+        let to = isize::try_from(from + step - 1).unwrap_or(isize::MAX);
+        let ids = ids_of(inner, &key, from, to).await?;
+        let all = ids.len() < step;
+        from += ids.len();
+        for record in records(inner, &ids).await? {
+            if filter
+                .since
+                .is_some_and(|since| record.created_at.is_some_and(|at| at < since))
+            {
+                return Ok(page(found, limit));
+            }
+            if passes(&record, filter) {
+                found.push(record);
+            }
+        }
+        if found.len() > limit || all {
+            return Ok(page(found, limit));
+        }
+    }
+}
+
+fn is_plain(filter: &Filter) -> bool {
+    filter.statuses.is_empty()
+        && filter.profile.is_none()
+        && filter.repo.is_none()
+        && filter.pod.is_none()
+        && filter.text.is_none()
+}
+
+fn passes(record: &Record, filter: &Filter) -> bool {
+    let is = |wanted: &Option<String>, value: &str| wanted.as_ref().is_none_or(|w| w == value);
+    (filter.statuses.is_empty() || filter.statuses.contains(&record.status))
+        && is(&filter.profile, &record.profile)
+        && is(&filter.repo, &record.repo_url)
+        && is(&filter.pod, &record.pod_name)
+        && filter
+            .session
+            .as_ref()
+            .is_none_or(|s| record.session_id.as_deref() == Some(s.as_str()))
+        && filter
+            .text
+            .as_ref()
+            .is_none_or(|text| record.task.contains(text.as_str()))
+        && filter
+            .since
+            .is_none_or(|since| record.created_at.is_some_and(|at| at >= since))
+}
+
+async fn rank(inner: &Inner, key: &str, id: JobId) -> Result<Option<usize>, QueueError> {
+    inner
+        .link
+        .call("list jobs", async |c| {
+            redis::cmd("ZREVRANK")
+                .arg(key)
+                .arg(id.to_string())
+                .query_async(c)
+                .await
+        })
+        .await
+}
+
+async fn records(inner: &Inner, ids: &[JobId]) -> Result<Vec<Record>, QueueError> {
+    if ids.is_empty() {
+        return Ok(Vec::new());
+    }
+    let jsons: Vec<Option<String>> = inner
+        .link
+        .call("list jobs", async |c| {
+            let mut pipe = redis::pipe();
+            for id in ids {
+                pipe.hget(inner.keys.job(*id), "record");
+            }
+            pipe.query_async(c).await
+        })
+        .await?;
+    let parsed = jsons
+        .iter()
+        .flatten()
+        .filter_map(|json| serde_json::from_str(json).ok());
+    Ok(parsed.collect())
+}
+
+/// The copies that pass the filter, the newest first.
+async fn copies(inner: &Inner, filter: &Filter) -> Result<Vec<Record>, QueueError> {
+    let filter = filter.clone();
+    inner
+        .blocking(move |mirror| {
+            let mut records: Vec<Record> = mirror
+                .ids()?
+                .into_iter()
+                .filter_map(|id| mirror.read(id).ok())
+                .filter(|record| passes(record, &filter))
+                .collect();
+            records.sort_by(|a, b| (b.created_at, &b.id).cmp(&(a.created_at, &a.id)));
+            Ok(records)
+        })
+        .await?
+}
+
+pub(super) async fn events(
+    inner: &Inner,
+    id: JobId,
+    cursor: Cursor,
+) -> Result<(Vec<Event>, Cursor), QueueError> {
+    match range(inner, id, cursor.seq + 1, u64::MAX).await {
+        Ok(found) if found.first().is_some_and(|(seq, _)| *seq == cursor.seq + 1) => {
+            page_of(id, found)
+        }
+        Ok(found) => {
+            // What Redis let go of is on the volume, if this pod sees it.
+            let (events, next) = inner
+                .blocking(move |mirror| mirror.events(id, cursor))
+                .await??;
+            if !events.is_empty() && (!found.is_empty() || exists(inner, id).await) {
+                return Ok((events, next));
+            }
+            if found.is_empty() && !exists(inner, id).await {
+                return Err(QueueError::NotFound(id));
+            }
+            page_of(id, found).map(|(events, next)| {
+                let next = if events.is_empty() { cursor } else { next };
+                (events, next)
+            })
+        }
+        Err(_) => {
+            copy(inner, id).await?;
+            inner
+                .blocking(move |mirror| mirror.events(id, cursor))
+                .await?
+        }
+    }
+}
+
+async fn exists(inner: &Inner, id: JobId) -> bool {
+    get(inner, id).await.is_ok()
+}
+
+fn page_of(id: JobId, found: Vec<(u64, String)>) -> Result<(Vec<Event>, Cursor), QueueError> {
+    let (mut events, mut bytes, mut last) = (Vec::new(), 0, 0);
+    for (seq, rest) in found {
+        if bytes > PAGE_BYTES {
+            break;
+        }
+        bytes += rest.len();
+        last = seq;
+        let line = change::numbered(seq, &rest);
+        events.push(
+            serde_json::from_str(&line).map_err(|e| QueueError::Damaged {
+                path: id.to_string().into(),
+                problem: e.to_string(),
+            })?,
+        );
+    }
+    Ok((events, Cursor::after(last)))
+}
+
+/// Numbers and texts of events that Redis has.
+async fn range(
+    inner: &Inner,
+    id: JobId,
+    from: u64,
+    to: u64,
+) -> Result<Vec<(u64, String)>, QueueError> {
+    let reply: StreamRangeReply = inner
+        .link
+        .call("read events", async |c| {
+            redis::cmd("XRANGE")
+                .arg(inner.keys.events(id))
+                .arg(format!("{from}-0"))
+                .arg(if to == u64::MAX {
+                    "+".to_owned()
+                } else {
+                    format!("{to}-0")
+                })
+                .arg("COUNT")
+                .arg(PAGE_EVENTS)
+                .query_async(c)
+                .await
+        })
+        .await?;
+    let numbered = reply.ids.into_iter().filter_map(|entry| {
+        let seq = entry.id.split('-').next()?.parse().ok()?;
+        Some((seq, entry.get::<String>("e")?))
+    });
+    Ok(numbered.collect())
+}
+
+/// The lines of the events from number `from` to number `to`.
+pub(super) async fn lines(
+    inner: &Inner,
+    id: JobId,
+    from: u64,
+    to: u64,
+) -> Result<Vec<String>, QueueError> {
+    let mut lines = Vec::new();
+    let mut next = from;
+    while next <= to {
+        let found = range(inner, id, next, to).await?;
+        let Some((last, _)) = found.last() else {
+            break;
+        };
+        next = last + 1;
+        lines.extend(
+            found
+                .into_iter()
+                .map(|(seq, rest)| change::numbered(seq, &rest)),
+        );
+    }
+    Ok(lines)
+}
+
+/// The number of a job's last event.
+async fn seq(inner: &Inner, id: JobId) -> Result<Option<u64>, QueueError> {
+    inner
+        .link
+        .call("read a job", async |c| {
+            redis::cmd("HGET")
+                .arg(inner.keys.job(id))
+                .arg("seq")
+                .query_async(c)
+                .await
+        })
+        .await
+}
+
+pub(super) async fn watch(inner: &Inner, id: JobId) -> Result<watch::Receiver<u64>, QueueError> {
+    let receiver = inner.hub.watch(id);
+    match seq(inner, id).await {
+        Ok(Some(seq)) => inner.hub.tell(id, seq),
+        Ok(None) | Err(_) => {
+            get(inner, id).await?;
+            let last = inner
+                .blocking(move |mirror| mirror.last_event(id))
+                .await??;
+            inner.hub.tell(id, last);
+        }
+    }
+    Ok(receiver)
+}
+
+pub(super) async fn depth(inner: &Inner) -> Depth {
+    type Counted = (usize, usize, Vec<String>);
+    let counted: Result<Counted, _> = inner
+        .link
+        .call("count jobs", async |c| {
+            redis::pipe()
+                .llen(inner.keys.queue())
+                .scard(inner.keys.outstanding())
+                .lrange(inner.keys.queue(), 0, 3)
+                .query_async(c)
+                .await
+        })
+        .await;
+    let Ok((queued, outstanding, head)) = counted else {
+        return *guard(&inner.depth);
+    };
+    let head: Vec<JobId> = head.iter().filter_map(|id| id.parse().ok()).collect();
+    // Jobs that were put back in front joined later than those behind them.
+    let oldest = records(inner, &head)
+        .await
+        .unwrap_or_default()
+        .into_iter()
+        .filter_map(|record| record.queued_at)
+        .min();
+    let depth = Depth {
+        queued,
+        running: outstanding.saturating_sub(queued),
+        oldest,
+    };
+    *guard(&inner.depth) = depth;
+    depth
+}
+
+/// Follows the stream of changes and tells whoever waits. Never ends.
+pub(super) async fn follow_changes(inner: Arc<Inner>) {
+    let wire = inner.link.wire();
+    let mut after: Option<String> = None;
+    loop {
+        let Some(place) = after.clone() else {
+            after = newest_change(&inner).await;
+            match after {
+                // Whatever came before is asked for.
+                Some(_) => refresh(&inner).await,
+                None => tokio::time::sleep(PEACE).await,
+            }
+            continue;
+        };
+        let waiting = inner.link.call_on(&wire, "follow changes", async |c| {
+            redis::cmd("XREAD")
+                .arg("COUNT")
+                .arg(PAGE_EVENTS)
+                .arg("BLOCK")
+                .arg(WAIT.as_millis() as u64)
+                .arg("STREAMS")
+                .arg(inner.keys.changes())
+                .arg(&place)
+                .query_async::<Option<StreamReadReply>>(c)
+                .await
+        });
+        match tokio::time::timeout(WAIT + LATE, waiting).await {
+            Ok(Ok(reply)) => {
+                for entry in reply
+                    .into_iter()
+                    .flat_map(|r| r.keys)
+                    .flat_map(|key| key.ids)
+                {
+                    after = Some(entry.id.clone());
+                    if let Some(changed) = parse_change(&entry) {
+                        react(&inner, &changed).await;
+                        inner.hub.publish(changed);
+                    }
+                }
+            }
+            Ok(Err(_)) | Err(_) => {
+                wire.reset().await;
+                after = None;
+                tokio::time::sleep(PEACE).await;
+            }
+        }
+    }
+}
+
+fn parse_change(entry: &redis::streams::StreamId) -> Option<Changed> {
+    Some(Changed {
+        at: entry.id.clone(),
+        job: entry.get::<String>("job")?.parse().ok()?,
+        seq: entry.get("seq")?,
+        kind: entry.get("kind")?,
+    })
+}
+
+/// A wish to cancel reaches the pod that runs the job.
+async fn react(inner: &Inner, changed: &Changed) {
+    if changed.kind == "cancel"
+        && let Some(held) = inner.held.any(changed.job)
+    {
+        held.cancelled.cancel();
+    }
+}
+
+async fn newest_change(inner: &Inner) -> Option<String> {
+    let reply: StreamRangeReply = inner
+        .link
+        .call("follow changes", async |c| {
+            redis::cmd("XREVRANGE")
+                .arg(inner.keys.changes())
+                .arg("+")
+                .arg("-")
+                .arg("COUNT")
+                .arg(1)
+                .query_async(c)
+                .await
+        })
+        .await
+        .ok()?;
+    Some(
+        reply
+            .ids
+            .first()
+            .map_or("0-0".to_owned(), |entry| entry.id.clone()),
+    )
+}
+
+/// Asks for everything that may have been missed.
+async fn refresh(inner: &Inner) {
+    inner.hub.queued.notify_waiters();
+    for id in inner.hub.watched() {
+        if let Ok(Some(seq)) = seq(inner, id).await {
+            inner.hub.tell(id, seq);
+        }
+    }
+    for held in inner.held.all() {
+        if let Ok((job, _)) = load(inner, held.id).await
+            && matches!(job.state, crate::job::State::Running { cancel_requested: Some(_), fence, .. } if fence == held.fence)
+        {
+            held.cancelled.cancel();
+        }
+    }
+}

@@ -1,0 +1,234 @@
+//! Putting back what an emptied Redis lost, from the copies on the volume.
+//!
+//! A missing schema key says that the store was emptied: every script refuses then, so nobody works on half a store. One pod at a
+//! time holds the lock and puts back each job that is not there: what waited waits again in its old order, what runs is on the list of
+//! the life that runs it, with a fresh lease in which that life can show that it lives. Pods that do not share a volume each put back
+//! their own.
+
+use std::time::Duration;
+
+use super::facts::ordinal;
+use super::keys::SCHEMA;
+use super::{Inner, change, scripts};
+use crate::job::{Job, JobId, State};
+use crate::queue::{QueueError, guard};
+
+/// How long a pod that rebuilds may be silent.
+const LOCK: Duration = Duration::from_secs(30);
+/// How many events of a job are put back; older ones are read from the volume.
+const EVENTS: u64 = 1_000;
+
+/// A job as its copy has it.
+struct Copy {
+    job: Job,
+    version: u64,
+}
+
+/// Rebuilds the store and says that it is whole, unless another pod is at it.
+pub(super) async fn run(inner: &Inner) {
+    match locked(inner, true).await {
+        Ok(Some(jobs)) => {
+            tracing::warn!(jobs, "Redis was empty: what the volume knows is put back")
+        }
+        Ok(None) => {}
+        Err(error) => tracing::warn!(%error, "Redis was empty and is not rebuilt yet"),
+    }
+}
+
+/// Adds what this pod's copies know to a store that another pod rebuilt.
+pub(super) async fn check(inner: &Inner, epoch: &str) {
+    let known = guard(&inner.epoch).replace(epoch.to_owned());
+    let newer = epoch
+        .split(':')
+        .next()
+        .and_then(|version| version.parse::<u32>().ok())
+        .is_some_and(|version| version > SCHEMA);
+    if newer {
+        tracing::error!(
+            epoch,
+            "the store was written by a newer version; this pod must be upgraded"
+        );
+    }
+    if known.as_deref() == Some(epoch) || inner.settings.shared && known.is_none() {
+        return;
+    }
+    if let Err(error) = locked(inner, false).await {
+        tracing::warn!(%error, "this pod's copies are not in the store yet");
+        *guard(&inner.epoch) = known;
+    }
+}
+
+/// Puts jobs back under the lock; none: another pod has it.
+async fn locked(inner: &Inner, seal: bool) -> Result<Option<usize>, QueueError> {
+    let lock = inner.keys.rebuild();
+    let token = format!("{}/{}", inner.life, uuid::Uuid::new_v4());
+    let got: Option<String> = inner
+        .link
+        .call("lock the store", async |c| {
+            redis::cmd("SET")
+                .arg(&lock)
+                .arg(&token)
+                .arg("NX")
+                .arg("PX")
+                .arg(LOCK.as_millis() as u64)
+                .query_async(c)
+                .await
+        })
+        .await?;
+    if got.is_none() {
+        return Ok(None);
+    }
+    let put_back = put_back(inner, &token).await;
+    if seal && put_back.is_ok() {
+        let epoch = format!("{SCHEMA}:{}", uuid::Uuid::new_v4().simple());
+        let _: Option<String> = inner
+            .link
+            .call("finish the store", async |c| {
+                redis::cmd("SET")
+                    .arg(inner.keys.schema())
+                    .arg(&epoch)
+                    .arg("NX")
+                    .query_async(c)
+                    .await
+            })
+            .await?;
+        *guard(&inner.epoch) = Some(epoch);
+    }
+    let _: u8 = unlock(inner, &lock, &token, 0).await?;
+    put_back.map(Some)
+}
+
+async fn unlock(inner: &Inner, lock: &str, token: &str, ms: u64) -> Result<u8, QueueError> {
+    inner
+        .link
+        .call("unlock the store", async |c| {
+            scripts::UNLOCK
+                .key(lock)
+                .arg(token)
+                .arg(ms)
+                .invoke_async(c)
+                .await
+        })
+        .await
+}
+
+async fn put_back(inner: &Inner, token: &str) -> Result<usize, QueueError> {
+    let mut copies = inner
+        .blocking(|mirror| -> Result<Vec<Copy>, QueueError> {
+            let mut copies = Vec::new();
+            for id in mirror.ids()? {
+                match read(mirror, id) {
+                    Ok(copy) => copies.push(copy),
+                    Err(error) => {
+                        tracing::error!(job = %id, %error, "a copy cannot be read and is left out; its file is kept");
+                    }
+                }
+            }
+            Ok(copies)
+        })
+        .await??;
+    // What was put back into the queue by a pod stood in front.
+    copies.sort_by_key(|copy| match &copy.job.state {
+        State::Queued { since } => (copy.job.attempt == 0, *since),
+        _ => (false, copy.job.created_at),
+    });
+    let mut count = 0;
+    for copy in copies {
+        match restore(inner, token, &copy).await? {
+            1 => count += 1,
+            0 => {}
+            _ => {
+                return Err(QueueError::Redis {
+                    doing: "put jobs back",
+                    address: inner.settings.address.shown(),
+                    detail: "another pod took over".to_owned(),
+                });
+            }
+        }
+        if count % 256 == 255 {
+            unlock(inner, &inner.keys.rebuild(), token, LOCK.as_millis() as u64).await?;
+        }
+    }
+    Ok(count)
+}
+
+fn read(mirror: &super::Mirror, id: JobId) -> Result<Copy, QueueError> {
+    let record = mirror.read(id)?;
+    let version = record.version.max(1);
+    let job = Job::try_from(record).map_err(|problem| QueueError::Damaged {
+        path: id.to_string().into(),
+        problem,
+    })?;
+    Ok(Copy { job, version })
+}
+
+async fn restore(inner: &Inner, token: &str, copy: &Copy) -> Result<i8, QueueError> {
+    let (job, id) = (&copy.job, copy.job.id);
+    let record = change::record(job, copy.version - 1);
+    let stored = change::stored(job, &record)?;
+    let over = job.state.is_ended();
+    let (last, events) = inner
+        .blocking(move |mirror| -> Result<_, QueueError> {
+            let last = mirror.last_event(id)?;
+            // Nobody follows a job that is over for long; what is asked for is read from the volume.
+            let events = if over {
+                Vec::new()
+            } else {
+                mirror.tail(id, EVENTS)?
+            };
+            Ok((last, events))
+        })
+        .await??;
+    let life = match &job.state {
+        State::Running { .. } => Some(job.run.life.clone().unwrap_or_else(|| "unknown".to_owned())),
+        _ => None,
+    };
+    let pod_ordinal = job.run.pod.as_ref().and_then(|pod| ordinal(pod.as_str()));
+    let keys = &inner.keys;
+    let text = |value: Option<String>| value.unwrap_or_default();
+    let mut call = scripts::RESTORE.prepare_invoke();
+    for key in [
+        keys.rebuild(),
+        keys.job(id),
+        keys.queue(),
+        keys.index(),
+        keys.due(),
+        keys.outstanding(),
+        keys.events(id),
+        keys.claimed(life.as_deref().unwrap_or("-")),
+        keys.pods(),
+        keys.busy(),
+        keys.session(stored.session.as_deref().unwrap_or("-")),
+        keys.floor(),
+    ] {
+        call.key(key);
+    }
+    call.arg(token)
+        .arg(id.to_string())
+        .arg(&stored.json)
+        .arg(stored.status)
+        .arg(copy.version)
+        .arg(text(stored.fence.map(|f| f.to_string())))
+        .arg(last)
+        .arg(if matches!(job.state, State::Queued { .. }) {
+            "1"
+        } else {
+            ""
+        })
+        .arg(life.as_deref().unwrap_or_default())
+        .arg(inner.settings.lease.as_millis() as u64)
+        .arg(text(life.as_ref().and(pod_ordinal).map(|o| o.to_string())))
+        .arg(text(stored.due.map(|d| d.to_string())))
+        .arg(change::score(job))
+        .arg(text(stored.expires.map(|e| e.to_string())))
+        .arg(if over { "" } else { "1" })
+        .arg(if stored.session.is_some() { "1" } else { "" });
+    for event in events {
+        call.arg(event.seq)
+            .arg(change::unnumbered(event.ts, event.body));
+    }
+    inner
+        .link
+        .call("put a job back", async |c| call.invoke_async(c).await)
+        .await
+}

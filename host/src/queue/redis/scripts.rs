@@ -1,0 +1,286 @@
+//! The scripts that run inside Redis, and the values they take and give.
+//!
+//! Each is atomic: nobody sees half of a change. What a change *is* was decided before, in Rust, by [`crate::job::State::apply`];
+//! a script compares what the decision was based on with what is there now, and sets.
+
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
+use redis::aio::MultiplexedConnection;
+use redis::{FromRedisValue, RedisError, Script, Value};
+
+use super::keys::Keys;
+use crate::job::JobId;
+
+macro_rules! script {
+    ($name:ident, $file:literal) => {
+        pub(super) static $name: LazyLock<Script> =
+            LazyLock::new(|| Script::new(include_str!(concat!("scripts/", $file))));
+    };
+}
+
+script!(COMMIT, "commit.lua");
+script!(TAKE, "take.lua");
+script!(GIVE_BACK, "give_back.lua");
+script!(BEAT, "beat.lua");
+script!(BURY, "bury.lua");
+script!(FORGET, "forget.lua");
+script!(RESTORE, "restore.lua");
+script!(UNLOCK, "unlock.lua");
+
+/// What a change expects to find.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Expect {
+    /// No job of this id.
+    New,
+    /// Any version.
+    Any,
+    /// This version.
+    Version(u64),
+}
+
+/// Where a change puts the job in the queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    Stay,
+    Back,
+    Front,
+    Out,
+}
+
+/// The new record of a job and what is derived from it.
+#[derive(Debug, Clone)]
+pub(super) struct NewRecord {
+    pub(super) json: String,
+    pub(super) status: &'static str,
+    /// When it expires or is forgotten, in milliseconds of the epoch.
+    pub(super) due: Option<i64>,
+    /// Seconds until its keys expire; none while it is not over.
+    pub(super) expires: Option<u64>,
+    /// The agent's session.
+    pub(super) session: Option<String>,
+    pub(super) fence: Option<u64>,
+}
+
+/// One change of one job.
+#[derive(Debug, Clone)]
+pub(super) struct Commit<'a> {
+    pub(super) id: JobId,
+    /// Its place in the index: microseconds of the epoch at its arrival.
+    pub(super) score: i64,
+    /// Names the change, so that it is not made twice when an answer was lost.
+    pub(super) name: String,
+    pub(super) expect: Expect,
+    pub(super) fence: Option<u64>,
+    pub(super) record: Option<NewRecord>,
+    pub(super) place: Place,
+    /// The life whose list of claimed jobs is concerned, and its ordinal.
+    pub(super) life: Option<(&'a str, Option<u32>)>,
+    /// Whether the job leaves that list.
+    pub(super) drop_claim: bool,
+    pub(super) kind: Kind,
+    pub(super) outstanding: Outstanding,
+    pub(super) events: &'a [String],
+}
+
+/// Whether the job is counted as demand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Outstanding {
+    Stay,
+    In,
+    Out,
+}
+
+/// What a change is to those who follow all changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// A job joined the queue.
+    Queued,
+    /// Its status changed.
+    Status,
+    /// It is to be cancelled.
+    Cancel,
+    /// It has more events.
+    Events,
+    /// What is known of its run changed.
+    Run,
+}
+
+impl Kind {
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Queued => "queued",
+            Self::Status => "status",
+            Self::Cancel => "cancel",
+            Self::Events => "events",
+            Self::Run => "run",
+        }
+    }
+}
+
+/// What became of a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Committed {
+    /// Made, now or before: the version and the number of the last event.
+    Ok { version: u64, seq: u64 },
+    /// The store was emptied and is not rebuilt yet.
+    Emptied,
+    /// A new job is there already.
+    Exists,
+    /// There is no such job.
+    Missing,
+    /// Its fence is another one.
+    Fence,
+    /// Its version is another one.
+    Version,
+}
+
+/// How many events of a job are kept in Redis; older ones are in the job's file.
+const EVENTS_KEPT: usize = 10_000;
+
+impl Commit<'_> {
+    /// Makes the change.
+    pub(super) async fn run(
+        &self,
+        keys: &Keys,
+        connection: &mut MultiplexedConnection,
+    ) -> Result<Committed, RedisError> {
+        let life = self.life.map_or("-", |(life, _)| life);
+        let session = self.record.as_ref().and_then(|r| r.session.as_deref());
+        let mut call = COMMIT.prepare_invoke();
+        for key in [
+            keys.schema(),
+            keys.job(self.id),
+            keys.queue(),
+            keys.index(),
+            keys.due(),
+            keys.outstanding(),
+            keys.events(self.id),
+            keys.changes(),
+            keys.claimed(life),
+            keys.busy(),
+            keys.floor(),
+            keys.session(session.unwrap_or("-")),
+        ] {
+            call.key(key);
+        }
+        let text = |value: Option<String>| value.unwrap_or_default();
+        let record = self.record.as_ref();
+        call.arg(self.id.to_string())
+            .arg(&self.name)
+            .arg(match self.expect {
+                Expect::New => "new".to_owned(),
+                Expect::Any => "*".to_owned(),
+                Expect::Version(version) => version.to_string(),
+            })
+            .arg(text(self.fence.map(|f| f.to_string())))
+            .arg(record.map_or("", |r| r.json.as_str()))
+            .arg(record.map_or("", |r| r.status))
+            .arg(text(record.and_then(|r| r.fence).map(|f| f.to_string())))
+            .arg(match self.place {
+                Place::Stay => "",
+                Place::Back => "back",
+                Place::Front => "front",
+                Place::Out => "out",
+            })
+            .arg(if self.drop_claim { "out" } else { "" })
+            .arg(text(record.and_then(|r| r.due).map(|d| d.to_string())))
+            .arg(self.score)
+            .arg(text(record.and_then(|r| r.expires).map(|e| e.to_string())))
+            .arg(life)
+            .arg(text(
+                self.life
+                    .and_then(|(_, ordinal)| ordinal)
+                    .map(|o| o.to_string()),
+            ))
+            .arg(self.kind.as_str())
+            .arg(match self.outstanding {
+                Outstanding::Stay => "",
+                Outstanding::In => "in",
+                Outstanding::Out => "out",
+            })
+            .arg(EVENTS_KEPT)
+            .arg(if session.is_some() { "1" } else { "" });
+        for event in self.events {
+            call.arg(event);
+        }
+        let (word, version, seq): (String, u64, u64) = call.invoke_async(connection).await?;
+        Ok(match word.as_str() {
+            "ok" | "done" => Committed::Ok { version, seq },
+            "emptied" => Committed::Emptied,
+            "exists" => Committed::Exists,
+            "missing" => Committed::Missing,
+            "fence" => Committed::Fence,
+            _ => Committed::Version,
+        })
+    }
+}
+
+/// What [`TAKE`] gives.
+#[derive(Debug)]
+pub(super) enum Taken {
+    /// A job, with its record and version.
+    Job(String, String, u64),
+    /// Nothing waits.
+    None,
+    /// The store was emptied.
+    Emptied,
+    /// The id had no job and was dropped.
+    Missing,
+}
+
+impl Taken {
+    pub(super) fn parse(answer: Vec<Value>) -> Result<Self, RedisError> {
+        let mut answer = answer.into_iter();
+        let mut next = || answer.next().unwrap_or(Value::Nil);
+        let word = String::from_redis_value(next())?;
+        Ok(match word.as_str() {
+            "ok" => Self::Job(
+                String::from_redis_value(next())?,
+                String::from_redis_value(next())?,
+                u64::from_redis_value(next())?,
+            ),
+            "none" => Self::None,
+            "missing" => Self::Missing,
+            _ => Self::Emptied,
+        })
+    }
+}
+
+/// What [`BEAT`] gives.
+#[derive(Debug)]
+pub(super) enum Beat {
+    /// The lease is renewed.
+    Alive {
+        /// Whether the pod had none before: whatever it ran is another's now.
+        is_new: bool,
+        /// Differs after every rebuild of an emptied store.
+        epoch: String,
+        /// How many jobs are on the pod's list.
+        claimed: usize,
+        /// The lives whose lease is over.
+        expired: Vec<String>,
+        /// What each life says of itself, JSON.
+        facts: HashMap<String, String>,
+    },
+    /// The store was emptied.
+    Emptied,
+}
+
+impl Beat {
+    pub(super) fn parse(answer: Vec<Value>) -> Result<Self, RedisError> {
+        let mut answer = answer.into_iter();
+        let mut next = || answer.next().unwrap_or(Value::Nil);
+        let word = String::from_redis_value(next())?;
+        if word == "emptied" {
+            return Ok(Self::Emptied);
+        }
+        Ok(Self::Alive {
+            is_new: word == "new",
+            epoch: String::from_redis_value(next())?,
+            claimed: usize::from_redis_value(next())?,
+            expired: Vec::from_redis_value(next())?,
+            facts: HashMap::from_redis_value(next())?,
+        })
+    }
+}

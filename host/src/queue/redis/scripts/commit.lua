@@ -1,0 +1,60 @@
+-- One change of one job: compares, then sets. It compares versions, fences and names of changes, and knows no states.
+--
+-- KEYS  1 schema   2 job   3 queue   4 index   5 due   6 outstanding   7 events   8 changes   9 claimed  10 busy  11 floor  12 session
+-- ARGV  1 id                     2 name of the change ('' none)      3 expected version ('new', '*' or a number)
+--       4 expected fence ('' any) 5 record ('' unchanged)            6 status          7 fence after ('' none)
+--       8 place in the queue ('', 'back', 'front', 'out')            9 on the pod's list ('', 'out')
+--      10 due, ms ('' never)     11 score in the index              12 seconds until the keys expire ('' never)
+--      13 pod's life             14 ordinal ('' none)               15 kind of change  16 outstanding ('', 'in', 'out')
+--      17 events to keep         18 '1': index the session          19.. events without their numbers
+-- Returns {word, version, last event}: 'ok', 'done' (made before), 'emptied', 'exists', 'missing', 'fence', 'version'.
+if redis.call('EXISTS', KEYS[1]) == 0 then return {'emptied', 0, 0} end
+local now = redis.call('HMGET', KEYS[2], 'version', 'fence', 'seq', 'change')
+local version, seq = tonumber(now[1] or '0'), tonumber(now[3] or '0')
+if ARGV[3] == 'new' then
+  if now[1] then return {'exists', version, seq} end
+else
+  if not now[1] then return {'missing', 0, 0} end
+  if ARGV[2] ~= '' and now[4] == ARGV[2] then return {'done', version, seq} end
+  if ARGV[4] ~= '' and now[2] ~= ARGV[4] then return {'fence', version, seq} end
+  if ARGV[3] ~= '*' and version ~= tonumber(ARGV[3]) then return {'version', version, seq} end
+end
+for i = 19, #ARGV do
+  seq = seq + 1
+  redis.call('XADD', KEYS[7], 'MAXLEN', '~', ARGV[17], seq .. '-0', 'e', ARGV[i])
+end
+local set = {'seq', seq, 'change', ARGV[2]}
+if ARGV[5] ~= '' then
+  version = version + 1
+  for _, v in ipairs({'record', ARGV[5], 'status', ARGV[6], 'fence', ARGV[7], 'version', version}) do set[#set + 1] = v end
+  redis.call('ZADD', KEYS[4], ARGV[11], ARGV[1])
+  if ARGV[10] == '' then redis.call('ZREM', KEYS[5], ARGV[1]) else redis.call('ZADD', KEYS[5], ARGV[10], ARGV[1]) end
+  if ARGV[18] == '1' then redis.call('ZADD', KEYS[12], ARGV[11], ARGV[1]) end
+end
+redis.call('HSET', KEYS[2], unpack(set))
+if ARGV[8] == 'back' then redis.call('RPUSH', KEYS[3], ARGV[1])
+elseif ARGV[8] == 'front' then redis.call('LPUSH', KEYS[3], ARGV[1])
+elseif ARGV[8] == 'out' then redis.call('LREM', KEYS[3], 1, ARGV[1]) end
+if ARGV[16] == 'in' then redis.call('SADD', KEYS[6], ARGV[1])
+elseif ARGV[16] == 'out' then redis.call('SREM', KEYS[6], ARGV[1]) end
+if ARGV[9] == 'out' then redis.call('LREM', KEYS[9], 0, ARGV[1]) end
+if ARGV[14] ~= '' then
+  -- The floor holds one element for each ordinal up to the highest busy one: an autoscaler that follows its length never
+  -- removes a pod that works.
+  if redis.call('LLEN', KEYS[9]) > 0 then redis.call('HSET', KEYS[10], ARGV[13], ARGV[14])
+  else redis.call('HDEL', KEYS[10], ARGV[13]) end
+  local floor = 0
+  for _, ordinal in ipairs(redis.call('HVALS', KEYS[10])) do floor = math.max(floor, tonumber(ordinal) + 1) end
+  local length = redis.call('LLEN', KEYS[11])
+  while length < floor do length = redis.call('RPUSH', KEYS[11], length) end
+  if length > floor then
+    if floor == 0 then redis.call('DEL', KEYS[11]) else redis.call('LTRIM', KEYS[11], 0, floor - 1) end
+  end
+end
+if ARGV[12] ~= '' then
+  redis.call('EXPIRE', KEYS[2], ARGV[12])
+  redis.call('EXPIRE', KEYS[7], ARGV[12])
+  if ARGV[18] == '1' then redis.call('EXPIRE', KEYS[12], ARGV[12]) end
+end
+redis.call('XADD', KEYS[8], 'MAXLEN', '~', 10000, '*', 'job', ARGV[1], 'seq', seq, 'kind', ARGV[15])
+return {'ok', version, seq}

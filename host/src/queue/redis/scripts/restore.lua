@@ -1,0 +1,36 @@
+-- Puts a job back that Redis lost, from what the job's files say. A job that is there is left alone.
+--
+-- KEYS  1 lock of the rebuild  2 job  3 queue  4 index  5 due  6 outstanding  7 events  8 claimed  9 pods  10 busy  11 session  12 floor
+-- ARGV  1 token of the lock    2 id   3 record  4 status  5 version  6 fence ('' none)  7 last event  8 '1': it waits
+--       9 the life that runs it ('' none)  10 lease, ms  11 ordinal ('' none)  12 due, ms ('' never)  13 score  14 expiry ('' never)
+--      15 '1': it is not over  16 '1': index the session  17.. number and text of the events to keep
+-- Returns 1 if it was put back, 0 if it was there, -1 without the lock.
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return -1 end
+if redis.call('EXISTS', KEYS[2]) == 1 then return 0 end
+redis.call('DEL', KEYS[7])
+for i = 17, #ARGV, 2 do redis.call('XADD', KEYS[7], ARGV[i] .. '-0', 'e', ARGV[i + 1]) end
+redis.call('ZADD', KEYS[4], ARGV[13], ARGV[2])
+if ARGV[12] ~= '' then redis.call('ZADD', KEYS[5], ARGV[12], ARGV[2]) end
+if ARGV[15] == '1' then redis.call('SADD', KEYS[6], ARGV[2]) end
+if ARGV[16] == '1' then redis.call('ZADD', KEYS[11], ARGV[13], ARGV[2]) end
+if ARGV[8] == '1' then
+  redis.call('LREM', KEYS[3], 0, ARGV[2])
+  redis.call('RPUSH', KEYS[3], ARGV[2])
+end
+if ARGV[9] ~= '' then
+  local time = redis.call('TIME')
+  redis.call('ZADD', KEYS[9], 'NX', time[1] * 1000 + math.floor(time[2] / 1000) + ARGV[10], ARGV[9])
+  redis.call('LREM', KEYS[8], 0, ARGV[2])
+  redis.call('RPUSH', KEYS[8], ARGV[2])
+  if ARGV[11] ~= '' then
+    redis.call('HSET', KEYS[10], ARGV[9], ARGV[11])
+    local length = redis.call('LLEN', KEYS[12])
+    while length < tonumber(ARGV[11]) + 1 do length = redis.call('RPUSH', KEYS[12], length) end
+  end
+end
+redis.call('HSET', KEYS[2], 'record', ARGV[3], 'status', ARGV[4], 'version', ARGV[5], 'fence', ARGV[6], 'seq', ARGV[7], 'change', '')
+if ARGV[14] ~= '' then
+  redis.call('EXPIRE', KEYS[2], ARGV[14])
+  redis.call('EXPIRE', KEYS[7], ARGV[14])
+end
+return 1

@@ -1,0 +1,107 @@
+//! A redis-server of the test's own.
+
+use std::net::TcpListener;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+/// A running server. Dropping it ends it.
+pub(super) struct TestRedis {
+    dir: tempfile::TempDir,
+    port: u16,
+    child: Child,
+}
+
+impl TestRedis {
+    /// Starts a server on a free port; none where there is none, which counts as a skip and is a failure in continuous integration.
+    pub(super) fn start() -> Option<Self> {
+        if Command::new("redis-server")
+            .arg("--version")
+            .output()
+            .is_err()
+        {
+            assert!(std::env::var_os("CI").is_none(), "redis-server is missing");
+            if let Some(file) = std::env::var_os("AGENTICORE_TEST_SKIPS") {
+                let name = std::thread::current().name().unwrap_or("a test").to_owned();
+                let mut file = std::fs::OpenOptions::new()
+                    .create(true)
+                    .append(true)
+                    .open(file)
+                    .unwrap();
+                std::io::Write::write_all(
+                    &mut file,
+                    format!("{name}: redis-server is not installed\n").as_bytes(),
+                )
+                .unwrap();
+            }
+            return None;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let port = TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .port();
+        let child = spawn(dir.path(), port);
+        let server = Self { dir, port, child };
+        server.wait();
+        Some(server)
+    }
+
+    pub(super) fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}/0", self.port)
+    }
+
+    fn cli(&self, command: &[&str]) -> String {
+        let output = Command::new("redis-cli")
+            .args(["-h", "127.0.0.1", "-p", &self.port.to_string()])
+            .args(command)
+            .output()
+            .unwrap();
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    }
+
+    fn wait(&self) {
+        for _ in 0..1_000 {
+            if self.cli(&["ping"]) == "PONG" {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        panic!("redis-server does not answer");
+    }
+
+    /// Ends it after it saved what it has.
+    pub(super) fn stop(&mut self) {
+        self.cli(&["shutdown", "save"]);
+        self.child.wait().unwrap();
+    }
+
+    /// Starts it again with what it saved.
+    pub(super) fn again(&mut self) {
+        self.child = spawn(self.dir.path(), self.port);
+        self.wait();
+    }
+
+    pub(super) fn flush(&self) {
+        assert_eq!(self.cli(&["flushall"]), "OK");
+    }
+}
+
+fn spawn(dir: &std::path::Path, port: u16) -> Child {
+    Command::new("redis-server")
+        .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
+        .arg("--port")
+        .arg(port.to_string())
+        .arg("--dir")
+        .arg(dir)
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+impl Drop for TestRedis {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
