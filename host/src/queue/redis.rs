@@ -44,7 +44,7 @@ use self::link::Link;
 use self::mirror::Mirror;
 use super::{Claim, Cursor, Depth, Filter, Lease, Page, Queue, QueueError, guard};
 use crate::job::{
-    Event, EventBody, Job, JobId, Outcome, PodName, Record, Requeue, Run, Transition,
+    Event, EventBody, Idempotency, Job, JobId, Outcome, PodName, Record, Requeue, Run, Transition,
 };
 
 pub use self::clone_lock::RedisLock;
@@ -222,6 +222,10 @@ fn spawn(end: &CancellationToken, task: impl Future<Output = ()> + Send + 'stati
 impl Queue for RedisStore {
     async fn submit(&self, job: Job) -> Result<Record, QueueError> {
         writes::submit(&self.inner, job).await
+    }
+
+    async fn submitted(&self, key: &Idempotency) -> Result<Option<Record>, QueueError> {
+        writes::submitted(&self.inner, key).await
     }
 
     async fn claim(&self, _pod: &PodName) -> Result<Claim, QueueError> {

@@ -252,7 +252,7 @@ impl Line {
             return Ok(Change::Events(self.events));
         };
         let job = Job::try_from(*record)?;
-        let run = Some(Box::new(job.run));
+        let run = Box::new(job.run);
         Ok(match (job.state, self.requeue) {
             (_, Some(why)) => {
                 let why = if why == Requeue::HandOff.as_str() {
@@ -262,12 +262,12 @@ impl Line {
                 };
                 let at = Timestamp::now();
                 let reason = Some(why.as_str().to_owned());
-                Change::Move(Transition::Requeue { fence, why, at }, run, reason)
+                Change::Move(Transition::Requeue { fence, why, at }, Some(run), reason)
             }
             (State::Ended { at, outcome, .. }, None) => {
-                Change::Move(Transition::Finish { fence, outcome, at }, run, None)
+                Change::Move(Transition::Finish { fence, outcome, at }, Some(run), None)
             }
-            (_, None) => Change::Run(run.unwrap_or_default()),
+            (_, None) => Change::Run(run),
         })
     }
 }

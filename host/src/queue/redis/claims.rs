@@ -220,6 +220,7 @@ async fn claim(
         drop_claim: false,
         kind: Kind::Status,
         outstanding: Outstanding::Stay,
+        key: None,
         events: &next.events,
     };
     let made = inner

@@ -91,6 +91,12 @@ impl Keys {
         format!("{}:session:{session}", self.prefix)
     }
 
+    /// The job that was submitted under a key, by the key's digest.
+    #[must_use]
+    pub fn submission(&self, digest: &str) -> String {
+        format!("{}:submission:{digest}", self.prefix)
+    }
+
     /// The jobs that a pod's life took out of the queue.
     #[must_use]
     pub fn claimed(&self, life: &str) -> String {
@@ -167,6 +173,11 @@ impl Keys {
                 named("events:{id}"),
                 "stream",
                 "a job's events; expires after its end",
+            ),
+            info(
+                named("submission:{digest}"),
+                "string",
+                "the job that was submitted under an Idempotency-Key; expires after a day",
             ),
             info(
                 named("session:{session}"),

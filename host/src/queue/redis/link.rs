@@ -96,7 +96,9 @@ impl Address {
                 Some(certificates) if tls => Client::build_with_tls(info, certificates),
                 _ => Client::open(info),
             };
-            return client.map(Source::Plain).map_err(wrong);
+            return client
+                .map(|client| Source::Plain(Box::new(client)))
+                .map_err(wrong);
         }
         self.through_sentinels(&info, tls, certificates)
             .map(|client| Source::Sentinels(Arc::new(tokio::sync::Mutex::new(client))))
@@ -144,7 +146,7 @@ impl Address {
 /// What makes connections.
 #[derive(Clone)]
 enum Source {
-    Plain(Client),
+    Plain(Box<Client>),
     Sentinels(Arc<tokio::sync::Mutex<SentinelClient>>),
 }
 

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 
 use super::hub::Changed;
 use super::{Inner, change};
-use crate::job::{Event, Job, JobId, Record};
+use crate::job::{Event, Idempotency, Job, JobId, Record};
 use crate::queue::{Cursor, Depth, Filter, Page, QueueError, guard};
 
 /// How many events one answer holds at the most.
@@ -291,6 +291,32 @@ async fn copies(inner: &Inner, filter: &Filter) -> Result<Vec<Record>, QueueErro
             Ok(records)
         })
         .await?
+}
+
+/// The job that was accepted under a key before this one, by the copies on the volume.
+pub(super) async fn copy_under_key(
+    inner: &Inner,
+    key: &Idempotency,
+    this: &Record,
+) -> Result<Option<Record>, QueueError> {
+    let earlier = |record: &Record| {
+        let its = record
+            .idempotency
+            .as_ref()
+            .is_some_and(|its| its.key == key.key);
+        its && (record.created_at, &record.id) < (this.created_at, &this.id)
+    };
+    let found = copies(inner, &Filter::default())
+        .await?
+        .into_iter()
+        .find(earlier);
+    match found {
+        Some(record) if record.idempotency.as_ref() != Some(key) => match record.id.parse() {
+            Ok(id) => Err(QueueError::KeyReused(id)),
+            Err(_) => Ok(None),
+        },
+        found => Ok(found),
+    }
 }
 
 pub(super) async fn events(

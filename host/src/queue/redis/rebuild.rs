@@ -11,7 +11,7 @@ use super::facts::ordinal;
 use super::keys::SCHEMA;
 use super::{Inner, change, scripts};
 use crate::job::{Job, JobId, State};
-use crate::queue::{QueueError, guard};
+use crate::queue::{KEY_LIFETIME, QueueError, guard};
 
 /// How long a pod that rebuilds may be silent.
 const LOCK: Duration = Duration::from_secs(30);
@@ -184,6 +184,10 @@ async fn restore(inner: &Inner, token: &str, copy: &Copy) -> Result<i8, QueueErr
         _ => None,
     };
     let pod_ordinal = job.run.pod.as_ref().and_then(|pod| ordinal(pod.as_str()));
+    let key = job.origin.idempotency.as_ref();
+    let age = jiff::Timestamp::now()
+        .duration_since(job.created_at)
+        .unsigned_abs();
     let keys = &inner.keys;
     let text = |value: Option<String>| value.unwrap_or_default();
     let mut call = scripts::RESTORE.prepare_invoke();
@@ -200,6 +204,7 @@ async fn restore(inner: &Inner, token: &str, copy: &Copy) -> Result<i8, QueueErr
         keys.busy(),
         keys.session(stored.session.as_deref().unwrap_or("-")),
         keys.floor(),
+        keys.submission(key.map_or("-", |key| &key.key)),
     ] {
         call.key(key);
     }
@@ -222,7 +227,9 @@ async fn restore(inner: &Inner, token: &str, copy: &Copy) -> Result<i8, QueueErr
         .arg(change::score(job))
         .arg(text(stored.expires.map(|e| e.to_string())))
         .arg(if over { "" } else { "1" })
-        .arg(if stored.session.is_some() { "1" } else { "" });
+        .arg(if stored.session.is_some() { "1" } else { "" })
+        .arg(text(key.map(|key| format!("{id} {}", key.request))))
+        .arg(KEY_LIFETIME.saturating_sub(age).as_secs().max(1));
     for event in events {
         call.arg(event.seq)
             .arg(change::unnumbered(event.ts, event.body));

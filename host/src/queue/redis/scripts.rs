@@ -11,6 +11,7 @@ use redis::{FromRedisValue, RedisError, Script, Value};
 
 use super::keys::Keys;
 use crate::job::JobId;
+use crate::queue::KEY_LIFETIME;
 
 macro_rules! script {
     ($name:ident, $file:literal) => {
@@ -80,6 +81,8 @@ pub(super) struct Commit<'a> {
     pub(super) drop_claim: bool,
     pub(super) kind: Kind,
     pub(super) outstanding: Outstanding,
+    /// The submission's key: its digest, and the job and request it stands for.
+    pub(super) key: Option<(&'a str, String)>,
     pub(super) events: &'a [String],
 }
 
@@ -127,6 +130,8 @@ pub(super) enum Committed {
     Emptied,
     /// A new job is there already.
     Exists,
+    /// The submission's key stands for another job.
+    Used,
     /// There is no such job.
     Missing,
     /// Its fence is another one.
@@ -161,6 +166,7 @@ impl Commit<'_> {
             keys.busy(),
             keys.floor(),
             keys.session(session.unwrap_or("-")),
+            keys.submission(self.key.as_ref().map_or("-", |(key, _)| key)),
         ] {
             call.key(key);
         }
@@ -200,7 +206,10 @@ impl Commit<'_> {
                 Outstanding::Out => "out",
             })
             .arg(EVENTS_KEPT)
-            .arg(if session.is_some() { "1" } else { "" });
+            .arg(if session.is_some() { "1" } else { "" })
+            .arg(self.key.as_ref().map_or("", |(_, value)| value.as_str()))
+            .arg(KEY_LIFETIME.as_secs())
+            .arg(keys.jobs());
         for event in self.events {
             call.arg(event);
         }
@@ -209,6 +218,7 @@ impl Commit<'_> {
             "ok" | "done" => Committed::Ok { version, seq },
             "emptied" => Committed::Emptied,
             "exists" => Committed::Exists,
+            "used" => Committed::Used,
             "missing" => Committed::Missing,
             "fence" => Committed::Fence,
             _ => Committed::Version,

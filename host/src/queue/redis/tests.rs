@@ -1,4 +1,9 @@
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "tests"
+)]
 //! The store over a real redis-server, started by the test on a free port and ended with it.
 
 mod server;
@@ -387,6 +392,7 @@ async fn a_change_whose_answer_was_lost_is_not_made_twice() {
         drop_claim: false,
         kind: scripts::Kind::Events,
         outstanding: scripts::Outstanding::Stay,
+        key: None,
         events: &events,
     };
     for _ in 0..2 {

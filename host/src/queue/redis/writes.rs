@@ -11,7 +11,7 @@ use super::change::{self, Change, Next};
 use super::held::{Held, HeldState};
 use super::scripts::{self, Commit, Committed, Expect, Kind, Outstanding, Place};
 use super::{Inner, reads};
-use crate::job::{Job, JobId, Record, State, Transition};
+use crate::job::{Idempotency, Job, JobId, Record, State, Transition};
 use crate::queue::{Lease, QueueError, files, status_event};
 
 /// How many jobs one sweep looks at.
@@ -40,9 +40,21 @@ pub(super) async fn submit(inner: &Inner, job: Job) -> Result<Record, QueueError
     let record = change::record(&job, 0);
     copy_new(inner, &job, &record).await;
     match commit_new(inner, &job, &record).await {
-        Ok(()) => Ok(record),
+        Ok(None) => Ok(record),
+        Ok(Some(key)) => {
+            let id = job.id;
+            inner.blocking(move |mirror| mirror.remove(id)).await?;
+            submitted(inner, &key).await?.ok_or(QueueError::KeyInUse)
+        }
         Err(Refusal::Final(error)) => Err(error),
         Err(Refusal::Outage(error)) => {
+            if let Some(key) = &job.origin.idempotency
+                && let Some(earlier) = reads::copy_under_key(inner, key, &record).await?
+            {
+                let id = job.id;
+                inner.blocking(move |mirror| mirror.remove(id)).await?;
+                return Ok(earlier);
+            }
             tracing::warn!(job = %job.id, %error, "the job is kept on the volume and joins the queue when Redis is back");
             spool_submission(inner, job.id, &record).await?;
             inner.spooled.store(true, Ordering::Relaxed);
@@ -74,7 +86,50 @@ fn first_event(job: &Job) -> String {
     change::unnumbered(job.created_at, status_event(job, None))
 }
 
-async fn commit_new(inner: &Inner, job: &Job, record: &Record) -> Result<(), Refusal> {
+/// What a key stands for, as Redis keeps it.
+fn submission(id: JobId, key: &Idempotency) -> String {
+    format!("{id} {}", key.request)
+}
+
+/// The job that was submitted under a key.
+pub(super) async fn submitted(
+    inner: &Inner,
+    key: &Idempotency,
+) -> Result<Option<Record>, QueueError> {
+    let found: Option<String> = match inner
+        .link
+        .call("look for a submission", async |c| {
+            redis::cmd("GET")
+                .arg(inner.keys.submission(&key.key))
+                .query_async(c)
+                .await
+        })
+        .await
+    {
+        Ok(found) => found,
+        // Whatever was accepted has a copy.
+        Err(_) => return Ok(None),
+    };
+    let Some((id, request)) = found.as_deref().and_then(|text| text.split_once(' ')) else {
+        return Ok(None);
+    };
+    let Ok(id) = id.parse::<JobId>() else {
+        return Ok(None);
+    };
+    match reads::get(inner, id).await {
+        Ok(_) if request != key.request => Err(QueueError::KeyReused(id)),
+        Ok(record) => Ok(Some(record)),
+        Err(QueueError::NotFound(_)) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Gives Redis a new job; some: its key stands for another one.
+async fn commit_new(
+    inner: &Inner,
+    job: &Job,
+    record: &Record,
+) -> Result<Option<Idempotency>, Refusal> {
     let commit = Commit {
         id: job.id,
         score: change::score(job),
@@ -87,6 +142,11 @@ async fn commit_new(inner: &Inner, job: &Job, record: &Record) -> Result<(), Ref
         drop_claim: false,
         kind: Kind::Queued,
         outstanding: Outstanding::In,
+        key: job
+            .origin
+            .idempotency
+            .as_ref()
+            .map(|key| (key.key.as_str(), submission(job.id, key))),
         events: &[first_event(job)],
     };
     let made = inner
@@ -96,10 +156,11 @@ async fn commit_new(inner: &Inner, job: &Job, record: &Record) -> Result<(), Ref
     match made {
         Ok(Committed::Ok { seq, .. }) => {
             inner.hub.tell(job.id, seq);
-            Ok(())
+            Ok(None)
         }
         // It was made before, and the answer was lost.
-        Ok(Committed::Exists) => Ok(()),
+        Ok(Committed::Exists) => Ok(None),
+        Ok(Committed::Used) => Ok(job.origin.idempotency.clone()),
         Ok(_) => Err(Refusal::Outage(emptied(inner))),
         Err(error) => Err(Refusal::Outage(error)),
     }
@@ -156,11 +217,17 @@ pub(super) async fn tell_submissions(inner: &Inner) {
     }
     jobs.sort_by_key(change::score);
     for job in jobs {
-        if let Err(Refusal::Outage(_) | Refusal::Final(_)) =
-            commit_new(inner, &job, &change::record(&job, 0)).await
-        {
-            inner.spooled.store(true, Ordering::Relaxed);
-            return;
+        match commit_new(inner, &job, &change::record(&job, 0)).await {
+            Ok(None) => {}
+            Ok(Some(_)) => {
+                tracing::error!(job = %job.id, "an accepted job is dropped: its Idempotency-Key stands for another one");
+                let id = job.id;
+                drop(inner.blocking(move |mirror| mirror.remove(id)).await);
+            }
+            Err(Refusal::Outage(_) | Refusal::Final(_)) => {
+                inner.spooled.store(true, Ordering::Relaxed);
+                return;
+            }
         }
         tracing::info!(job = %job.id, "an accepted job joined the queue");
         drop(fs::remove_file(submission_path(inner, job.id)));
@@ -285,7 +352,7 @@ async fn tell(
                 Ok(_) | Err(QueueError::NotFound(_)) => return Err(lost(inner, held, state)),
                 Err(error) => return Err(Refusal::Outage(error)),
             },
-            Committed::Fence | Committed::Missing | Committed::Exists => {
+            Committed::Fence | Committed::Missing | Committed::Exists | Committed::Used => {
                 return Err(lost(inner, held, state));
             }
             Committed::Emptied => return Err(Refusal::Outage(emptied(inner))),
@@ -328,6 +395,7 @@ async fn commit_next(
         drop_claim: next.drop_claim,
         kind: next.kind,
         outstanding: next.outstanding,
+        key: None,
         events: &next.events,
     };
     inner
@@ -492,6 +560,7 @@ pub(super) async fn reclaim(
             drop_claim: next.drop_claim,
             kind: next.kind,
             outstanding: next.outstanding,
+            key: None,
             events: &next.events,
         };
         let made = inner
@@ -519,7 +588,9 @@ pub(super) async fn reclaim(
                 }
             }
             // Somebody else is at it.
-            Committed::Fence | Committed::Missing | Committed::Exists => return Ok(false),
+            Committed::Fence | Committed::Missing | Committed::Exists | Committed::Used => {
+                return Ok(false);
+            }
             Committed::Version => {}
             Committed::Emptied => return Err(emptied(inner)),
         }

@@ -1,25 +1,33 @@
 -- One change of one job: compares, then sets. It compares versions, fences and names of changes, and knows no states.
 --
 -- KEYS  1 schema   2 job   3 queue   4 index   5 due   6 outstanding   7 events   8 changes   9 claimed  10 busy  11 floor  12 session
+--      13 key of the submission
 -- ARGV  1 id                     2 name of the change ('' none)      3 expected version ('new', '*' or a number)
 --       4 expected fence ('' any) 5 record ('' unchanged)            6 status          7 fence after ('' none)
 --       8 place in the queue ('', 'back', 'front', 'out')            9 on the pod's list ('', 'out')
 --      10 due, ms ('' never)     11 score in the index              12 seconds until the keys expire ('' never)
 --      13 pod's life             14 ordinal ('' none)               15 kind of change  16 outstanding ('', 'in', 'out')
---      17 events to keep         18 '1': index the session          19.. events without their numbers
--- Returns {word, version, last event}: 'ok', 'done' (made before), 'emptied', 'exists', 'missing', 'fence', 'version'.
+--      17 events to keep         18 '1': index the session          19 job and request of the submission's key ('' none)
+--      20 seconds that key counts 21 beginning of the keys of jobs   22.. events without their numbers
+-- Returns {word, version, last event}: 'ok', 'done' (made before), 'emptied', 'exists', 'missing', 'fence', 'version',
+-- 'used' (the key of the submission is another job's).
 if redis.call('EXISTS', KEYS[1]) == 0 then return {'emptied', 0, 0} end
 local now = redis.call('HMGET', KEYS[2], 'version', 'fence', 'seq', 'change')
 local version, seq = tonumber(now[1] or '0'), tonumber(now[3] or '0')
 if ARGV[3] == 'new' then
   if now[1] then return {'exists', version, seq} end
+  if ARGV[19] ~= '' then
+    local used = redis.call('GET', KEYS[13])
+    if used and redis.call('EXISTS', ARGV[21] .. string.sub(used, 1, 36)) == 1 then return {'used', 0, 0} end
+    redis.call('SET', KEYS[13], ARGV[19], 'EX', ARGV[20])
+  end
 else
   if not now[1] then return {'missing', 0, 0} end
   if ARGV[2] ~= '' and now[4] == ARGV[2] then return {'done', version, seq} end
   if ARGV[4] ~= '' and now[2] ~= ARGV[4] then return {'fence', version, seq} end
   if ARGV[3] ~= '*' and version ~= tonumber(ARGV[3]) then return {'version', version, seq} end
 end
-for i = 19, #ARGV do
+for i = 22, #ARGV do
   seq = seq + 1
   redis.call('XADD', KEYS[7], 'MAXLEN', '~', ARGV[17], seq .. '-0', 'e', ARGV[i])
 end

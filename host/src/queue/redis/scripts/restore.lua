@@ -1,15 +1,18 @@
 -- Puts a job back that Redis lost, from what the job's files say. A job that is there is left alone.
 --
 -- KEYS  1 lock of the rebuild  2 job  3 queue  4 index  5 due  6 outstanding  7 events  8 claimed  9 pods  10 busy  11 session  12 floor
+--       13 key of the submission
 -- ARGV  1 token of the lock    2 id   3 record  4 status  5 version  6 fence ('' none)  7 last event  8 '1': it waits
 --       9 the life that runs it ('' none)  10 lease, ms  11 ordinal ('' none)  12 due, ms ('' never)  13 score  14 expiry ('' never)
---      15 '1': it is not over  16 '1': index the session  17.. number and text of the events to keep
+--      15 '1': it is not over  16 '1': index the session
+--      17 job and request of the submission's key ('' none)  18 seconds it counts  19.. number and text of the events to keep
 -- Returns 1 if it was put back, 0 if it was there, -1 without the lock.
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return -1 end
 if redis.call('EXISTS', KEYS[2]) == 1 then return 0 end
 redis.call('DEL', KEYS[7])
-for i = 17, #ARGV, 2 do redis.call('XADD', KEYS[7], ARGV[i] .. '-0', 'e', ARGV[i + 1]) end
+for i = 19, #ARGV, 2 do redis.call('XADD', KEYS[7], ARGV[i] .. '-0', 'e', ARGV[i + 1]) end
 redis.call('ZADD', KEYS[4], ARGV[13], ARGV[2])
+if ARGV[17] ~= '' then redis.call('SET', KEYS[13], ARGV[17], 'EX', ARGV[18]) end
 if ARGV[12] ~= '' then redis.call('ZADD', KEYS[5], ARGV[12], ARGV[2]) end
 if ARGV[15] == '1' then redis.call('SADD', KEYS[6], ARGV[2]) end
 if ARGV[16] == '1' then redis.call('ZADD', KEYS[11], ARGV[13], ARGV[2]) end
