@@ -276,6 +276,7 @@ fn hold(inner: &Inner, job: Job, fence: Fence, version: u64, mirrored: u64) -> C
         state: tokio::sync::Mutex::new(HeldState {
             job: job.clone(),
             version,
+            ahead: None,
             changes: 0,
             mirrored,
             spool: Spool::default(),

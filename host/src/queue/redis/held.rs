@@ -30,8 +30,11 @@ pub(super) struct Held {
 /// What the pod knows of a job it runs.
 #[derive(Debug)]
 pub(super) struct HeldState {
+    /// The job as Redis has it.
     pub(super) job: Job,
     pub(super) version: u64,
+    /// The job after what waits in the spool.
+    pub(super) ahead: Option<Job>,
     /// The changes it made so far.
     pub(super) changes: u64,
     /// The last event that is on the volume.

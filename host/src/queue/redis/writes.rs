@@ -270,14 +270,15 @@ async fn keep(
     name: String,
     change: Change,
 ) -> Result<Done, QueueError> {
-    let next = change.apply(&state.job, state.version)?;
+    let before = state.ahead.as_ref().unwrap_or(&state.job);
+    let next = change.apply(before, state.version)?;
     let path = inner.spool_path(&inner.life, held.id);
     let over = change.ends_claim();
     state
         .spool
         .push(&path, name, held.fence, change, &next.job)?;
-    state.job = next.job;
-    let record = change::record(&state.job, state.version);
+    let record = change::record(&next.job, state.version);
+    state.ahead = Some(next.job);
     if over {
         state.over = true;
         let (id, json) = (held.id, serde_json::to_string(&record).unwrap_or_default());
@@ -296,7 +297,12 @@ pub(super) async fn tell_spooled(inner: &Inner) {
         let mut state = held.state.lock().await;
         while let Some((name, change)) = state.spool.front().cloned() {
             match tell(inner, &held, &mut state, &name, &change).await {
-                Ok(_) => state.spool.pop(),
+                Ok(_) => {
+                    state.spool.pop();
+                    if state.spool.is_empty() {
+                        state.ahead = None;
+                    }
+                }
                 Err(Refusal::Outage(_)) => return,
                 Err(Refusal::Final(error)) => {
                     tracing::warn!(job = %held.id, %error, "what this pod kept of the job is not wanted any more");
