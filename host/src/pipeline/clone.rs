@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::materialize::host_failed;
 use super::{Attempt, Halt};
-use crate::git::{Checkout as Wanted, GitError, RepoUrl, Watch, Worktree};
+use crate::git::{Checkout as Wanted, GitError, LockError, RepoUrl, Watch, Worktree};
 use crate::job::{EventBody, Failure, FailureClass, Stage, StageState};
 
 /// Where the agent works.
@@ -60,12 +60,20 @@ impl Attempt<'_> {
             cancel: &cancel,
             on_wait: &on_wait,
         };
-        let worktree = self
-            .pod
-            .repos
-            .checkout(wanted, watch)
-            .await
-            .map_err(clone_failed)?;
+        let worktree = loop {
+            match self.pod.repos.checkout(wanted, watch).await {
+                // Whoever has the lock now leaves a whole clone behind; what was begun is found and mended.
+                Err(GitError::Lock(LockError::Lost { .. })) => {
+                    let detail = "the lock of this repository was lost; waiting for it again";
+                    self.reporter.note(EventBody::Stage {
+                        stage: Stage::Clone,
+                        state: StageState::Waiting,
+                        detail: Some(detail.to_owned()),
+                    });
+                }
+                other => break other.map_err(clone_failed)?,
+            }
+        };
         Ok(Checkout {
             path: worktree.path.clone(),
             worktree: Some(worktree),

@@ -11,6 +11,7 @@
 //!   the pods know.
 //! - **Changes.** All pods follow one [stream of changes](hub): watchers wake, and a cancel reaches the pod that runs the job.
 
+mod advice;
 mod change;
 mod claims;
 mod clone_lock;
@@ -96,6 +97,8 @@ struct Inner {
     draining: Mutex<bool>,
     /// Whether accepted jobs may wait on the volume for Redis.
     spooled: AtomicBool,
+    /// Whether the store was written by a newer version, whose jobs this one must not take.
+    outdated: AtomicBool,
     /// What is known of the other pods.
     pods: Mutex<Vec<PodInfo>>,
     /// What was counted last, for when Redis is gone.
@@ -140,6 +143,7 @@ impl RedisStore {
             started_at: Timestamp::now(),
             draining: Mutex::new(false),
             spooled: AtomicBool::new(true),
+            outdated: AtomicBool::new(false),
             pods: Mutex::default(),
             depth: Mutex::default(),
             epoch: Mutex::default(),

@@ -5,6 +5,7 @@
 //! a job, so that a fleet that shrinks from its highest ordinal has its busy pods below.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -96,6 +97,13 @@ async fn next(
     wire: &Wire,
     request: &mut oneshot::Sender<Claim>,
 ) -> Result<Option<(Job, u64)>, QueueError> {
+    if inner.outdated.load(Ordering::Relaxed) {
+        return Err(QueueError::Redis {
+            doing: "claim a job",
+            address: inner.settings.address.shown(),
+            detail: "the store was written by a newer version".to_owned(),
+        });
+    }
     if lower_is_free(inner) {
         let queued = inner.hub.queued.notified();
         tokio::select! {

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use super::facts::{PodFacts, PodInfo};
 use super::scripts::{self, Beat};
 use super::witness::Witness;
-use super::{Inner, claims, rebuild, spool_dir, writes};
+use super::{Inner, advice, claims, rebuild, spool_dir, writes};
 use crate::queue::{QueueError, guard};
 
 /// How often a lease is renewed within its length.
@@ -89,6 +89,7 @@ impl Keeper {
                 self.learn(&expired, &facts);
                 rebuild::check(&self.inner, &epoch).await;
                 if std::mem::take(&mut self.was_down) {
+                    advice::advise(&self.inner).await;
                     claims::tidy(&self.inner).await;
                     self.inner.spooled.store(true, Ordering::Relaxed);
                 }

@@ -5,6 +5,7 @@
 //! the life that runs it, with a fresh lease in which that life can show that it lives. Pods that do not share a volume each put back
 //! their own.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::facts::ordinal;
@@ -43,10 +44,10 @@ pub(super) async fn check(inner: &Inner, epoch: &str) {
         .next()
         .and_then(|version| version.parse::<u32>().ok())
         .is_some_and(|version| version > SCHEMA);
-    if newer {
+    if newer && !inner.outdated.swap(newer, Ordering::Relaxed) {
         tracing::error!(
             epoch,
-            "the store was written by a newer version; this pod must be upgraded"
+            "the store was written by a newer version: this pod takes no jobs until it is upgraded"
         );
     }
     if known.as_deref() == Some(epoch) || inner.settings.shared && known.is_none() {
