@@ -11,6 +11,7 @@
 //! | `POST /jobs/{id}/retry` | a new job with the request of one that is over |
 //! | `GET /jobs/{id}/events` | its events, as SSE, lines or pages |
 //! | `GET /profiles` | every profile |
+//! | `GET /plugins` | every plugin: version, digest, grants and limits by profile, last error |
 //! | `POST /drain`, `GET /drain`, `DELETE /drain` | drains this pod; how far it is; takes it back |
 //! | `GET /health`, `/livez`, `/readyz`, `/healthz` | how the server is; these need no key |
 
@@ -91,6 +92,9 @@ pub trait Core: Send + Sync + 'static {
     /// Every profile, broken ones with their error.
     async fn profiles(&self) -> Vec<Value>;
 
+    /// Every plugin that is part of the program or named by a profile.
+    async fn plugins(&self) -> Vec<Value>;
+
     /// Whether the server should get traffic.
     async fn readiness(&self) -> Readiness;
 }
@@ -129,6 +133,10 @@ impl Core for Service {
         Self::profiles(self).await
     }
 
+    async fn plugins(&self) -> Vec<Value> {
+        Self::plugins(self).await
+    }
+
     async fn readiness(&self) -> Readiness {
         Self::readiness(self).await
     }
@@ -147,6 +155,7 @@ pub fn router(core: impl Core) -> Router {
         .route("/jobs/{id}/retry", post(jobs::retry))
         .route("/jobs/{id}/events", get(events::events))
         .route("/profiles", get(status::profiles))
+        .route("/plugins", get(status::plugins))
         .route(
             "/drain",
             get(drain::show).post(drain::begin).delete(drain::cancel),

@@ -175,7 +175,7 @@ async fn dispatch(command: Command, context: &Context) -> anyhow::Result<ExitCod
         Command::Drain(args) => drain::run(args, context).await,
         Command::Undrain => drain::undo(context).await,
         Command::Profiles => profiles::run(context).await,
-        Command::Plugin(args) => plugin::run(args, context).await,
+        Command::Plugin(args) => Box::pin(plugin::run(args, context)).await,
         Command::Status => status::run(context).await,
         Command::InitSharedFs(args) => init_shared_fs::run(args, context).await,
         Command::Config(args) => config::run(&args, context),

@@ -219,6 +219,19 @@ impl Client {
         Ok(self.answer::<Profiles>(request).await?.profiles)
     }
 
+    /// Every plugin as the server describes it.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn plugins(&self) -> Result<Vec<Value>, ClientError> {
+        #[derive(Deserialize)]
+        struct Plugins {
+            plugins: Vec<Value>,
+        }
+        let request = self.request(Method::GET, &["plugins"]);
+        Ok(self.answer::<Plugins>(request).await?.plugins)
+    }
+
     /// Asks the pod to drain within `seconds`; returns at once.
     ///
     /// # Errors

@@ -125,6 +125,12 @@ pub struct Config {
     pub ceiling: Option<Vec<String>>,
     /// What plugins may use.
     pub plugin_limits: Limits,
+    /// Public keys of those whose plugins are accepted; empty: everybody's.
+    pub plugin_keys: Vec<String>,
+    /// The user of a plugin registry.
+    pub registry_user: Option<String>,
+    /// Their password.
+    pub registry_password: Option<SecretString>,
     /// The API of the GitHub that pull requests are opened on.
     pub github_api_url: String,
     /// The token for GitHub.
@@ -220,6 +226,11 @@ impl Config {
             agents: source.agents()?,
             otel: source.otel()?,
             secrets: source.list("plugins.secrets")?,
+            plugin_keys: source.list("plugins.keys")?,
+            registry_user: source.text("plugins.registry_user")?,
+            registry_password: source
+                .text("plugins.registry_password")?
+                .map(SecretString::from),
             ceiling: source
                 .text("plugins.ceiling")?
                 .map(|_| source.list("plugins.ceiling"))

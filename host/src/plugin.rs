@@ -50,6 +50,7 @@ mod state;
 pub(crate) mod text;
 mod tree;
 mod virtual_time;
+mod wit;
 
 #[cfg(test)]
 mod tests;
@@ -63,8 +64,10 @@ pub use self::error::{Code, ErrorReport, LimitUse, Party, PluginError};
 pub use self::grants::{EffectiveGrants, Grant, GrantKind, Grants, Role};
 pub use self::hooks::PreJob;
 pub use self::imports::Import;
+pub(crate) use self::limits::millis;
 pub use self::limits::{Limits, LimitsPatch};
 pub use self::load::{Exports, Plugin};
+pub(crate) use self::plan::shown_location;
 pub use self::plan::{CheckedPlan, Places, ResolvedEnv, ResolvedPlan};
 pub use self::policy::Policies;
 pub use self::request::{CallContext, Layer, LayerFile, PlanRequest};
@@ -244,6 +247,18 @@ impl PluginHost {
         slot.get_or_try_init(load).await?.clone()
     }
 
+    /// The imports and exports of a component as WIT. It is compiled for that, and not run.
+    ///
+    /// # Errors
+    ///
+    /// Why the bytes are no component that compiles.
+    pub async fn interfaces(&self, bytes: Arc<[u8]>) -> Result<String, PluginError> {
+        inspect::inspect(&bytes, &self.core.limits)?;
+        let digest = Digest::of(&bytes);
+        let component = compile::compile(&self.core, bytes, digest).await?;
+        Ok(wit::of(&self.core.engine, &component))
+    }
+
     /// As [`Self::load`], for bytes that must have this digest.
     ///
     /// # Errors
@@ -372,6 +387,16 @@ fn refused(error: &types::Error) -> PluginError {
         types::ErrorCode::Internal => Code::Internal,
     };
     PluginError::new(code, text::block(&error.message, 4 * 1024))
+}
+
+/// Checks a path that somebody else wrote against the rules for paths of plans; `what` says in the error which one it is.
+pub(crate) fn check_path(what: &str, path: &str) -> Result<(), PluginError> {
+    path::check(what, path)
+}
+
+/// Looks at a component's form without compiling it: whether it is one, and how much there is to it.
+pub(crate) fn inspect_bytes(bytes: &[u8], limits: &Limits) -> Result<(), PluginError> {
+    inspect::inspect(bytes, limits)
 }
 
 /// Reads a component's file once. The size is looked at before and while reading, so a file that grows is cut off too.

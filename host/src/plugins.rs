@@ -13,10 +13,15 @@ use crate::bundled;
 use crate::config::Config;
 use crate::job::JobId;
 use crate::plugin::{
-    self, CallContext, Code, Compiler, Grant, GrantKind, Grants, HostOptions, Layer, LayerFile,
-    LimitsPatch, Plugin, PluginError, PluginHost, Policies,
+    self, CallContext, Code, Compiler, Digest, Grant, GrantKind, Grants, HostOptions, Layer,
+    LayerFile, LimitsPatch, Plugin, PluginError, PluginHost, Policies,
 };
 use crate::profile::{Component, PluginRef, Profile};
+use crate::workbench::signature::TrustedKeys;
+
+use self::overview::Errors;
+
+pub mod overview;
 
 /// Layers of profiles that are kept ready for plugins.
 const KEPT_PROFILES: usize = 64;
@@ -38,6 +43,9 @@ pub struct Plugins {
     layers: Mutex<HashMap<String, Arc<[Layer]>>>,
     /// The program that the operator set for a plugin, by the plugin's name. The operator's word is grant enough.
     programs: HashMap<String, Grant>,
+    /// Whose components from files are accepted.
+    keys: TrustedKeys,
+    errors: Errors,
 }
 
 impl Plugins {
@@ -69,6 +77,13 @@ impl Plugins {
             bundled: Mutex::default(),
             layers: Mutex::default(),
             programs,
+            keys: TrustedKeys::parse(&config.plugin_keys).map_err(|problem| {
+                PluginError::new(
+                    Code::Signature,
+                    format!("AGENTICORE_PLUGIN_KEYS: {problem}"),
+                )
+            })?,
+            errors: Errors::default(),
         })
     }
 
@@ -78,18 +93,23 @@ impl Plugins {
         &self.host
     }
 
-    /// Loads the component that `reference` names and checks its pin. Bundled ones are looked up once; files are read, hashed and
-    /// compared each time, so that a changed file is never mistaken for the old one.
+    /// Loads the component that `reference` names and checks its pin and its signature. Bundled ones are looked up once; files are
+    /// read, hashed and compared each time, so that a changed file is never mistaken for the old one.
     ///
     /// # Errors
-    /// [`PluginError`] when it cannot be read, is no plugin, or is not the pinned one.
+    /// [`PluginError`] when it cannot be read, is no plugin, is not the pinned one, or is not signed as the operator wants it.
     pub async fn load(&self, reference: &PluginRef) -> Result<Arc<Plugin>, PluginError> {
+        let loaded = self.load_and_check(reference).await;
+        loaded.inspect_err(|error| self.note_error(&reference.component, error))
+    }
+
+    async fn load_and_check(&self, reference: &PluginRef) -> Result<Arc<Plugin>, PluginError> {
         let plugin = match &reference.component {
             Component::Bundled(name) => self.load_bundled(name).await?,
             Component::File(path) => {
-                self.host
-                    .load(plugin::read_component(path, self.host.limits()).await?)
-                    .await?
+                let bytes = plugin::read_component(path, self.host.limits()).await?;
+                self.keys.check_installed(path, Digest::of(&bytes))?;
+                self.host.load(bytes).await?
             }
         };
         match &reference.sha256 {

@@ -28,7 +28,7 @@ use serde_json::{Map, Value};
 use crate::job::{InvalidName, ProfileName};
 pub use delivery::Delivery;
 pub use error::ProfileError;
-pub use root::{ProfileRoot, Source};
+pub use root::{ProfileRoot, SHARED_COMPONENTS, Source};
 pub use store::ProfileStore;
 
 /// A profile, ready for a job: its whole `extends` chain and what the host keys along it add up to.

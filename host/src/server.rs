@@ -257,7 +257,7 @@ async fn tell_of_drains(pod: Arc<Pod>, drain: Drain) {
 }
 
 /// Later roots win.
-fn profile_roots(config: &Config) -> Vec<ProfileRoot> {
+pub(crate) fn profile_roots(config: &Config) -> Vec<ProfileRoot> {
     let mut roots = vec![ProfileRoot::bundled()];
     roots.extend(
         config

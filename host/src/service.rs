@@ -313,6 +313,23 @@ impl Service {
             .collect()
     }
 
+    /// Every plugin: those that are part of the program, and those that a profile names.
+    pub async fn plugins(&self) -> Vec<Value> {
+        let profiles = self.pod.profiles.clone();
+        let load = move || -> Vec<Arc<Profile>> {
+            let names = profiles.list().into_iter().filter(|p| p.error.is_none());
+            names.filter_map(|p| profiles.load(&p.name).ok()).collect()
+        };
+        let profiles = tokio::task::spawn_blocking(load).await.unwrap_or_default();
+        let listed = self
+            .pod
+            .plugins
+            .overview(profiles.iter().map(Arc::as_ref))
+            .await;
+        let values = listed.into_iter().map(serde_json::to_value);
+        values.filter_map(Result::ok).collect()
+    }
+
     /// Whether the server should get traffic.
     pub async fn readiness(&self) -> Readiness {
         let depth = self.pod.queue.depth().await;
@@ -356,7 +373,7 @@ impl Service {
 }
 
 /// Checks a profile's `plugin.config` against the schema of its plugin.
-fn check_schema(schema: &Value, config: &Value) -> Result<(), String> {
+pub(crate) fn check_schema(schema: &Value, config: &Value) -> Result<(), String> {
     let validator = jsonschema::draft202012::new(schema).map_err(|e| {
         format!("the plugin's configuration schema is not a valid JSON Schema: {e}")
     })?;

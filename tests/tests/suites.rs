@@ -18,6 +18,8 @@ mod hook_plugins;
 mod housekeeping;
 mod http_surface;
 mod limits;
+mod plugin_bundles;
+mod plugin_tools;
 mod pull_request;
 mod repos;
 mod run_shell;

@@ -19,6 +19,14 @@ pub(super) struct Profiles {
     profiles: Vec<Value>,
 }
 
+/// `{"success": true, "count": n, "plugins": [...]}`.
+#[derive(Serialize)]
+pub(super) struct Plugins {
+    success: bool,
+    count: usize,
+    plugins: Vec<Value>,
+}
+
 /// The answer of a readiness probe; a failing one has the members of every failure.
 #[derive(Serialize)]
 pub(super) struct Ready {
@@ -38,6 +46,16 @@ pub(super) async fn profiles(State(core): State<Shared>) -> Json<Profiles> {
         success: true,
         count: profiles.len(),
         profiles,
+    })
+}
+
+/// Every plugin: version, digest, what it may do in which profile, and its last error.
+pub(super) async fn plugins(State(core): State<Shared>) -> Json<Plugins> {
+    let plugins = core.plugins().await;
+    Json(Plugins {
+        success: true,
+        count: plugins.len(),
+        plugins,
     })
 }
 

@@ -216,6 +216,23 @@ pub const SETTINGS: &[Setting] = &[
         "What plugins may use where the start value does not fit, `NAME=VALUE` each, comma-separated, such as `memory=128MiB,hook_time=20s`. Profiles may only lower it.",
     ),
     row(
+        "AGENTICORE_PLUGIN_KEYS",
+        "plugins.keys",
+        "",
+        "Public Ed25519 keys, comma-separated, in base64 or as paths of PEM files. With one, plugins that none of them signed are neither installed nor used; those that are part of the program need no signature.",
+    ),
+    row(
+        "AGENTICORE_REGISTRY_USER",
+        "plugins.registry_user",
+        "",
+        "The user that `plugin push` and `plugin pull` show to a registry.",
+    ),
+    secret(
+        "AGENTICORE_REGISTRY_PASSWORD",
+        "plugins.registry_password",
+        "The password of that user.",
+    ),
+    row(
         "AGENTICORE_OTEL_ENABLED",
         "otel.enabled",
         "false",

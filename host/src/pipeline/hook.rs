@@ -25,7 +25,8 @@ impl Attempt<'_> {
         }
         let step = async {
             for hook in hooks {
-                match self.ask(hook, &launch).await {
+                let asked = self.ask(hook, &launch).await;
+                match asked.inspect_err(|error| self.note_error(hook, error)) {
                     Ok((PreJob::Proceed, report)) => self.tell_plugin(&name(hook), &report).await,
                     Ok((PreJob::Patched(plan), report)) => {
                         self.tell_plugin(&name(hook), &report).await;
@@ -81,7 +82,8 @@ impl Attempt<'_> {
         let step = async {
             let (mut annotations, mut wishes) = (Vec::new(), Wishes::default());
             for hook in hooks {
-                match self.review(hook, &result).await {
+                let reviewed = self.review(hook, &result).await;
+                match reviewed.inspect_err(|error| self.note_error(hook, error)) {
                     Ok(review) => {
                         let found = review.annotations.into_iter().map(|a| (a.key, a.value));
                         annotations.extend(found);
@@ -156,6 +158,10 @@ impl Attempt<'_> {
             turns: run.turns,
             changed_files,
         }
+    }
+
+    fn note_error(&self, hook: &HookRef, error: &PluginError) {
+        self.pod.plugins.note_error(&hook.plugin.component, error);
     }
 
     async fn passed_over(&self, hook: &HookRef, error: &PluginError) {

@@ -87,6 +87,7 @@ impl Attempt<'_> {
             .host()
             .materialize(&plugin, &context, &request)
             .await
+            .inspect_err(|error| plugins.note_error(&reference.component, error))
             .map_err(plugin_failed)?;
         self.tell_plugin(&name, &report).await;
         let used = plugin_use(&plugin, &plan, &report);

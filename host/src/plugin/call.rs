@@ -14,7 +14,7 @@ use super::engine::Ticker;
 use super::error::{Code, PluginError};
 use super::limits::{Limits, millis};
 use super::state::{State, Stop, result_bytes};
-use super::text;
+use super::{imports, text};
 
 /// Bytes of guest text in an error.
 const DETAIL_BYTES: usize = 4 * 1024;
@@ -123,10 +123,11 @@ fn explain(name: &str, error: &wasmtime::Error, state: &State) -> PluginError {
             return PluginError::limit(*code, limit, *used, *allowed, message);
         }
         Some(Stop::Refused(import)) => {
-            let network = ["wasi:sockets/", "wasi:http/"]
-                .iter()
-                .any(|p| import.starts_with(p));
-            let code = if network { Code::Network } else { Code::Import };
+            let code = if imports::is_network(import) {
+                Code::Network
+            } else {
+                Code::Import
+            };
             return PluginError::new(
                 code,
                 format!("`{name}` called `{}`", text::line(import, 200)),

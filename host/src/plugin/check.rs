@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::bindings::types::Description;
 use super::digest::Digest;
-use super::error::PluginError;
+use super::error::{Code, Party, PluginError};
 use super::grants::Grants;
 use super::imports::{self, Import};
 use super::load::Exports;
@@ -41,6 +41,10 @@ pub struct CheckReport {
     /// The schema of its configuration.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub config_schema: Option<Value>,
+    /// What does not keep it from being used and yet may surprise: imports that are refused when it uses them, and capabilities that
+    /// the operator lets no profile grant.
+    #[serde(default)]
+    pub findings: Vec<PluginError>,
     /// Why it cannot be used.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<PluginError>,
@@ -63,6 +67,7 @@ impl PluginHost {
             description: None,
             requests: None,
             config_schema: None,
+            findings: Vec::new(),
             error: None,
         };
         match loaded {
@@ -76,9 +81,54 @@ impl PluginHost {
                     .is_some()
                     .then(|| plugin.requests().clone());
                 report.config_schema = plugin.config_schema().cloned();
+                report.findings = refused_imports(plugin.imports())
+                    .into_iter()
+                    .chain(self.beyond_ceiling(report.requests.as_ref()))
+                    .collect();
             }
             Err(error) => report.error = Some(error),
         }
         report
     }
+
+    fn beyond_ceiling(&self, requests: Option<&Grants>) -> Option<PluginError> {
+        let ceiling = &self.core.ceiling;
+        let beyond: Vec<_> = requests?
+            .iter()
+            .filter(|grant| !ceiling.allows(grant))
+            .map(|grant| format!("`{grant}`"))
+            .collect();
+        if beyond.is_empty() {
+            return None;
+        }
+        let names = beyond.join(", ");
+        let message = format!("it asks for {names}, which the operator lets no profile grant here");
+        let remedy = "ask for less, or have the operator allow it: AGENTICORE_GRANTS for capabilities, AGENTICORE_SECRETS for secrets";
+        Some(PluginError::new(Code::Grant, message).with_remedy(Party::Operator, remedy))
+    }
+}
+
+/// One finding for the network, one for everything else.
+fn refused_imports(imports: &[Import]) -> Vec<PluginError> {
+    let refused = |network: bool| {
+        let names: Vec<_> = imports
+            .iter()
+            .filter(|import| import.refused && import.is_network() == network)
+            .map(|import| format!("`{}`", import.name))
+            .collect();
+        (!names.is_empty()).then(|| names.join(", "))
+    };
+    let network = refused(true).map(|names| {
+        PluginError::new(
+            Code::Network,
+            format!("it imports the network ({names}), and a call that uses it ends there"),
+        )
+    });
+    let other = refused(false).map(|names| {
+        PluginError::new(
+            Code::Import,
+            format!("it imports {names}, and a call that uses it ends there"),
+        )
+    });
+    network.into_iter().chain(other).collect()
 }

@@ -78,12 +78,16 @@ pub(super) async fn compile(
         .map_err(closed)?;
     match &core.compiler {
         Compiler::InProcess => {
-            let engine = core.engine.clone();
+            let (engine, cache) = (core.engine.clone(), core.compiled.clone());
             let task = tokio::task::spawn_blocking(move || {
                 // Kept until the end: a compilation here cannot be ended from outside.
                 let _permit = permit;
-                Component::from_binary(&engine, &bytes)
-                    .map_err(|e| does_not_compile(&format!("{e:#}")))
+                let component = Component::from_binary(&engine, &bytes)
+                    .map_err(|e| does_not_compile(&format!("{e:#}")))?;
+                if let (Some(cache), Ok(code)) = (cache, component.serialize()) {
+                    cache.store(&engine, digest, &code);
+                }
+                Ok(component)
             });
             in_time(core, async { task.await.map_err(failed)? }).await
         }

@@ -25,6 +25,19 @@ pub enum Party {
     Submitter,
 }
 
+impl Party {
+    /// Who it is, for people.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Author => "the plugin's author",
+            Self::Profile => "whoever writes the profile",
+            Self::Operator => "the operator",
+            Self::Submitter => "the submitter",
+        }
+    }
+}
+
 macro_rules! codes {
     ($($(#[$doc:meta])* $name:ident = $text:literal, $party:ident, $remedy:literal;)*) => {
         /// Every way a plugin can fail. The texts are stable; scripts and dashboards may match on them.
@@ -125,6 +138,12 @@ codes! {
     Internal = "plugin.internal", Author, "see the message";
     /// A profile asks for a higher limit than the operator allows.
     Limits = "plugin.limits", Profile, "lower the value in profile.yml, or ask the operator to raise the ceiling";
+    /// No key that the operator accepts signed it.
+    Signature = "plugin.signature", Operator, "install it from a bundle that a key of AGENTICORE_PLUGIN_KEYS signed, or add the key of whoever signed it";
+    /// A bundle is not what its manifest says, or cannot be put where it should go.
+    Bundle = "plugin.bundle", Author, "pack it again with `agenticore plugin pack`";
+    /// A registry does not answer, or not with what was asked for.
+    Registry = "plugin.registry", Operator, "check the reference, the network and AGENTICORE_REGISTRY_USER and AGENTICORE_REGISTRY_PASSWORD";
     /// The files could not be written.
     Write = "plugin.write", Operator, "check space and permissions of the jobs directory";
     /// The host itself failed.

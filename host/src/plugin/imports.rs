@@ -61,6 +61,21 @@ pub struct Import {
     pub refused: bool,
 }
 
+impl Import {
+    /// Whether it is a part of the network.
+    #[must_use]
+    pub fn is_network(&self) -> bool {
+        is_network(&self.name)
+    }
+}
+
+/// Whether the import of that name is a part of the network.
+pub(super) fn is_network(name: &str) -> bool {
+    ["wasi:sockets/", "wasi:http/"]
+        .iter()
+        .any(|package| name.starts_with(package))
+}
+
 impl host::Host for State {
     fn log(&mut self, level: host::Level, message: String) -> wasmtime::Result<()> {
         let level = match level {

@@ -34,6 +34,20 @@ pub struct Exports {
     pub hooks: bool,
 }
 
+impl Exports {
+    /// The names of those it exports.
+    #[must_use]
+    pub fn names(self) -> Vec<&'static str> {
+        let all = [
+            (self.profile, "profile"),
+            (self.agent, "agent"),
+            (self.hooks, "hooks"),
+        ];
+        let has = all.into_iter().filter(|(has, _)| *has);
+        has.map(|(_, name)| name).collect()
+    }
+}
+
 /// A compiled component that was instantiated once and said what it is. Cheap to share; calls make their own instances.
 pub struct Plugin {
     digest: Digest,

@@ -121,7 +121,22 @@ impl CheckedPlan {
         policies: &Policies,
         grants: &EffectiveGrants,
     ) -> Result<Self, PluginError> {
-        let mut tree = CheckedTree::new(plan.files, layers, limits)?;
+        let mut plan = Self::well_formed(plan, layers, limits)?;
+        let (tree, arguments) = (&mut plan.tree, &mut plan.arguments);
+        policies.inspect(&plan.program, tree, arguments, &plan.env, grants)?;
+        plan.tree.recheck_bytes(limits)?;
+        plan.grants = grants.effective.clone();
+        Ok(plan)
+    }
+
+    /// The plan under every rule of form, and no policy: it has no grants and must not be started. For a hook's author, who writes
+    /// down a plan to be judged.
+    pub(crate) fn well_formed(
+        plan: LaunchPlan,
+        layers: &[Layer],
+        limits: &Limits,
+    ) -> Result<Self, PluginError> {
+        let tree = CheckedTree::new(plan.files, layers, limits)?;
         check_program(&plan.program)?;
         check_arguments(&plan.arguments)?;
         check_env(&plan.env)?;
@@ -130,14 +145,11 @@ impl CheckedPlan {
         check_budget(&plan.budget)?;
         check_session(&plan.session)?;
         check_stop(&plan.stop, &tree)?;
-        let mut arguments = plan.arguments;
-        policies.inspect(&plan.program, &mut tree, &mut arguments, &plan.env, grants)?;
-        tree.recheck_bytes(limits)?;
         Ok(Self {
             tree,
             keep: plan.keep,
             program: plan.program,
-            arguments,
+            arguments: plan.arguments,
             env: plan.env,
             stdin: plan.stdin.map(Bytes::from),
             time_limit: plan
@@ -146,7 +158,7 @@ impl CheckedPlan {
             budget: plan.budget,
             session: plan.session,
             stop: plan.stop,
-            grants: grants.effective.clone(),
+            grants: Grants::default(),
         })
     }
 
@@ -208,14 +220,17 @@ impl CheckedPlan {
 fn shown(argument: &Argument) -> String {
     match argument {
         Argument::Literal(text) => text.clone(),
-        Argument::Path(location) => {
-            let place = match location.place {
-                Place::ConfigDir => "{config-dir}",
-                Place::WorkDir => "{work-dir}",
-                Place::TempDir => "{temp-dir}",
-            };
-            let slash = if location.path.is_empty() { "" } else { "/" };
-            format!("{}{place}{slash}{}", location.prefix, location.path)
-        }
+        Argument::Path(location) => shown_location(location),
     }
+}
+
+/// A path with its place in braces, for people: only a job has absolute ones.
+pub(crate) fn shown_location(location: &Location) -> String {
+    let place = match location.place {
+        Place::ConfigDir => "{config-dir}",
+        Place::WorkDir => "{work-dir}",
+        Place::TempDir => "{temp-dir}",
+    };
+    let slash = if location.path.is_empty() { "" } else { "/" };
+    format!("{}{place}{slash}{}", location.prefix, location.path)
 }

@@ -67,6 +67,11 @@ impl CheckedTree {
         Ok(tree)
     }
 
+    /// Checks files that copy nothing, such as those of a bundle.
+    pub(crate) fn of_files(entries: Vec<FileEntry>, limits: &Limits) -> Result<Self, PluginError> {
+        Self::new(entries, &[], limits)
+    }
+
     /// Adds files, under the rules for the whole.
     pub(super) fn extended(&self, added: Self, limits: &Limits) -> Result<Self, PluginError> {
         check_count(self.files.len().saturating_add(added.files.len()), limits)?;

@@ -13,7 +13,7 @@ use super::{ProfileError, ProfileName};
 use crate::bundled;
 
 /// The folder of a root that holds components which several profiles share.
-const SHARED_COMPONENTS: &str = "_plugins";
+pub const SHARED_COMPONENTS: &str = "_plugins";
 
 /// What kind of place a profile was found in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -192,6 +192,10 @@ impl Core for Fake {
         ]
     }
 
+    async fn plugins(&self) -> Vec<Value> {
+        vec![json!({"name": "shell", "uses": []})]
+    }
+
     async fn readiness(&self) -> Readiness {
         let ready = !self.unready.load(Ordering::Relaxed);
         let check = |name, ok| Check {

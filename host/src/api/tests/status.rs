@@ -42,3 +42,9 @@ async fn profiles_are_listed_with_their_errors() {
     let answer = Client::new(&Fake::new()).get("/profiles").await;
     insta::assert_snapshot!(answer.body, @r#"{"success":true,"count":2,"profiles":[{"name":"code"},{"name":"broken","error":"profile.yml: line 2"}]}"#);
 }
+
+#[tokio::test]
+async fn plugins_are_listed() {
+    let answer = Client::new(&Fake::new()).get("/plugins").await;
+    insta::assert_snapshot!(answer.body, @r#"{"success":true,"count":1,"plugins":[{"name":"shell","uses":[]}]}"#);
+}

@@ -1,0 +1,666 @@
+//! A plugin as it travels: a tar archive with a manifest, the component, maybe a profile, maybe signatures.
+//!
+//! The same input gives the same bytes: entries are sorted, and carry no times, owners or modes but one bit. Whatever is read is
+//! held to its manifest: nothing missing, nothing more, every digest right.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Read as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::Unusable;
+use super::signature::{MAX_SIGNATURES, Signature, SigningKey};
+use crate::plugin::types::{Content, FileEntry, FileMode};
+use crate::plugin::{
+    CheckReport, CheckedTree, Code, Digest, Exports, Grants, Limits, PluginError, check_path, text,
+};
+
+/// The version of the form below.
+const FORMAT: u32 = 1;
+/// The name of the manifest in the archive.
+const MANIFEST: &str = "manifest.json";
+/// The name of the component in the archive.
+const COMPONENT: &str = "plugin.wasm";
+/// The folder of the profile in the archive.
+const PROFILE: &str = "profile/";
+/// The name of the signatures in the archive.
+const SIGNATURES: &str = "signatures.json";
+/// Bytes of the manifest and of the signatures.
+const MAX_DOCUMENT: u64 = 1 << 20;
+
+/// What a bundle says of itself. Its text is what is signed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// The version of this form.
+    pub format: u32,
+    /// The plugin's name, and the stem of its file once installed.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// One sentence for people.
+    pub summary: String,
+    /// The version of the contract it was built for.
+    pub api: String,
+    /// The interfaces it exports.
+    pub exports: Exports,
+    /// What it asks for; none: it has no way to ask.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requests: Option<Grants>,
+    /// The component.
+    pub component: FileFacts,
+    /// The profile that comes with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub profile: Option<ProfileFacts>,
+}
+
+/// A file of a bundle.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileFacts {
+    /// Its digest.
+    pub sha256: Digest,
+    /// Its bytes.
+    pub size: u64,
+    /// Whether it may be executed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub executable: bool,
+}
+
+/// A profile of a bundle.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProfileFacts {
+    /// Its name.
+    pub name: String,
+    /// Its files by path.
+    pub files: BTreeMap<String, FileFacts>,
+}
+
+/// A whole bundle.
+#[derive(Debug, Clone)]
+pub struct Bundle {
+    /// The manifest.
+    pub manifest: Manifest,
+    /// Its text, to the byte.
+    pub text: String,
+    /// The component.
+    pub component: Arc<[u8]>,
+    /// The profile's files by path.
+    pub profile: BTreeMap<String, ProfileFile>,
+    /// The signatures.
+    pub signatures: Vec<Signature>,
+}
+
+/// A file of the profile.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProfileFile {
+    /// Whether it may be executed.
+    pub executable: bool,
+    /// Its bytes.
+    pub bytes: Vec<u8>,
+}
+
+/// What a bundle is made from, beside the component.
+#[derive(Debug, Clone, Default)]
+pub struct Packing<'a> {
+    /// The name, for a component that says none.
+    pub name: Option<&'a str>,
+    /// The version, for a component that says none.
+    pub version: Option<&'a str>,
+    /// The folder of a profile to take along.
+    pub profile: Option<&'a Path>,
+}
+
+impl Manifest {
+    /// Reads a manifest.
+    ///
+    /// # Errors
+    /// [`Code::Bundle`] when it is none, or one of a later form.
+    pub fn parse(text: &str) -> Result<Self, PluginError> {
+        #[derive(Deserialize)]
+        struct Form {
+            format: u32,
+        }
+        let form: Form =
+            serde_json::from_str(text).map_err(|e| broken(format!("its manifest: {e}")))?;
+        if form.format != FORMAT {
+            return Err(broken(format!(
+                "its form is {}, and this version reads {FORMAT}",
+                form.format
+            )));
+        }
+        let manifest: Self =
+            serde_json::from_str(text).map_err(|e| broken(format!("its manifest: {e}")))?;
+        if !is_name(&manifest.name) {
+            let name = text::line(&manifest.name, 80);
+            return Err(broken(format!(
+                "its name `{name}` is not kebab-case of at most 64 letters"
+            )));
+        }
+        Ok(manifest)
+    }
+}
+
+/// As `describe` may name a plugin.
+pub(super) fn is_name(name: &str) -> bool {
+    let kebab = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    name.len() <= 64
+        && name.starts_with(|c: char| c.is_ascii_lowercase())
+        && name.chars().all(kebab)
+}
+
+fn broken(what: String) -> PluginError {
+    PluginError::new(
+        Code::Bundle,
+        format!("the bundle cannot be used: {}", text::line(&what, 500)),
+    )
+}
+
+impl Bundle {
+    /// Packs a component that passed its check.
+    ///
+    /// # Errors
+    /// [`Unusable`] when a name is missing or wrong, or the profile does not go with the component.
+    pub fn pack(
+        report: &CheckReport,
+        component: Arc<[u8]>,
+        packing: &Packing<'_>,
+    ) -> Result<Self, Unusable> {
+        let about = report.description.as_ref();
+        let name = about.map(|d| d.name.as_str()).or(packing.name);
+        let Some(name) = name.filter(|name| is_name(name)) else {
+            return Err(Unusable(
+                "the component does not say its name: give one with --name, kebab-case of at most 64 letters"
+                    .to_owned(),
+            ));
+        };
+        let version = about.map(|d| d.version.as_str()).or(packing.version);
+        let profile = match packing.profile {
+            Some(folder) => read_profile(folder, name)?,
+            None => BTreeMap::new(),
+        };
+        let manifest = Manifest {
+            format: FORMAT,
+            name: name.to_owned(),
+            version: version.unwrap_or("0.0.0").to_owned(),
+            summary: about.map(|d| d.summary.clone()).unwrap_or_default(),
+            api: report.api.clone().unwrap_or_default(),
+            exports: report.exports.unwrap_or_default(),
+            requests: report.requests.clone(),
+            component: FileFacts {
+                sha256: report.sha256,
+                size: report.size,
+                executable: false,
+            },
+            profile: packing.profile.map(|folder| ProfileFacts {
+                name: folder_name(folder),
+                files: profile
+                    .iter()
+                    .map(|(path, file)| (path.clone(), file.facts()))
+                    .collect(),
+            }),
+        };
+        let text = serde_json::to_string_pretty(&manifest)
+            .map_err(|e| Unusable(format!("the manifest cannot be written: {e}")))?
+            + "\n";
+        Ok(Self {
+            manifest,
+            text,
+            component,
+            profile,
+            signatures: Vec::new(),
+        })
+    }
+
+    /// Adds a signature; one by the same key is replaced.
+    pub fn sign(&mut self, key: &SigningKey) {
+        let signature = key.sign(&self.text);
+        self.signatures.retain(|other| other.key != signature.key);
+        self.signatures.push(signature);
+        self.signatures.sort_by(|a, b| a.key.cmp(&b.key));
+    }
+
+    /// The archive.
+    ///
+    /// # Errors
+    /// [`Unusable`] when a name does not fit into one.
+    pub fn to_tar(&self) -> Result<Vec<u8>, Unusable> {
+        let mut archive = Archive::default();
+        archive.add(MANIFEST, false, self.text.as_bytes())?;
+        archive.add(COMPONENT, false, &self.component)?;
+        for (path, file) in &self.profile {
+            archive.add(&format!("{PROFILE}{path}"), file.executable, &file.bytes)?;
+        }
+        if !self.signatures.is_empty() {
+            archive.add(SIGNATURES, false, &self.signatures_text()?)?;
+        }
+        archive.finish()
+    }
+
+    /// The profile alone, as an archive.
+    ///
+    /// # Errors
+    /// As [`Bundle::to_tar`].
+    pub fn profile_tar(&self) -> Result<Vec<u8>, Unusable> {
+        let mut archive = Archive::default();
+        for (path, file) in &self.profile {
+            archive.add(&format!("{PROFILE}{path}"), file.executable, &file.bytes)?;
+        }
+        archive.finish()
+    }
+
+    /// The signatures as a document.
+    ///
+    /// # Errors
+    /// [`Unusable`] when they cannot be written.
+    pub fn signatures_text(&self) -> Result<Vec<u8>, Unusable> {
+        let mut text = serde_json::to_vec_pretty(&self.signatures)
+            .map_err(|e| Unusable(format!("the signatures cannot be written: {e}")))?;
+        text.push(b'\n');
+        Ok(text)
+    }
+
+    /// Reads an archive and holds everything in it to the manifest.
+    ///
+    /// # Errors
+    /// [`Code::Bundle`] naming what is missing, too much, too large or not as the manifest says.
+    pub fn from_tar(bytes: &[u8], limits: &Limits) -> Result<Self, PluginError> {
+        let mut parts = Parts::default();
+        parts.read(bytes, limits)?;
+        parts.assemble(limits)
+    }
+
+    /// Puts a bundle together from parts that came one by one, as from a registry.
+    ///
+    /// # Errors
+    /// As [`Bundle::from_tar`].
+    pub fn from_parts(
+        manifest: Vec<u8>,
+        component: Vec<u8>,
+        profile: Option<&[u8]>,
+        signatures: Option<Vec<u8>>,
+        limits: &Limits,
+    ) -> Result<Self, PluginError> {
+        let mut parts = Parts {
+            manifest: Some(manifest),
+            component: Some(component),
+            signatures,
+            ..Parts::default()
+        };
+        if let Some(archive) = profile {
+            parts.read(archive, limits)?;
+        }
+        parts.assemble(limits)
+    }
+
+    /// The profile's files as a checked tree, ready to be written.
+    ///
+    /// # Errors
+    /// What the rules for paths and the limits say against it.
+    pub fn profile_tree(&self, limits: &Limits) -> Result<CheckedTree, PluginError> {
+        let entry = |(path, file): (&String, &ProfileFile)| FileEntry {
+            path: path.clone(),
+            content: Content::Bytes(file.bytes.clone()),
+            mode: if file.executable {
+                FileMode::Executable
+            } else {
+                FileMode::Regular
+            },
+        };
+        CheckedTree::of_files(self.profile.iter().map(entry).collect(), limits)
+    }
+}
+
+impl ProfileFile {
+    fn facts(&self) -> FileFacts {
+        FileFacts {
+            sha256: Digest::of(&self.bytes),
+            size: self.bytes.len() as u64,
+            executable: self.executable,
+        }
+    }
+}
+
+/// An archive in the making.
+#[derive(Default)]
+struct Archive(Option<tar::Builder<Vec<u8>>>);
+
+impl Archive {
+    fn add(&mut self, path: &str, executable: bool, bytes: &[u8]) -> Result<(), Unusable> {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(tar::EntryType::Regular);
+        header.set_size(bytes.len() as u64);
+        header.set_mode(if executable { 0o755 } else { 0o644 });
+        header.set_mtime(0);
+        header.set_uid(0);
+        header.set_gid(0);
+        self.0
+            .get_or_insert_with(|| tar::Builder::new(Vec::new()))
+            .append_data(&mut header, path, bytes)
+            .map_err(|e| Unusable(format!("{path} does not fit into an archive: {e}")))
+    }
+
+    fn finish(self) -> Result<Vec<u8>, Unusable> {
+        self.0
+            .unwrap_or_else(|| tar::Builder::new(Vec::new()))
+            .into_inner()
+            .map_err(|e| Unusable(format!("the archive cannot be written: {e}")))
+    }
+}
+
+/// What was found in an archive so far.
+#[derive(Default)]
+struct Parts {
+    manifest: Option<Vec<u8>>,
+    component: Option<Vec<u8>>,
+    signatures: Option<Vec<u8>>,
+    profile: BTreeMap<String, ProfileFile>,
+    bytes: u64,
+}
+
+impl Parts {
+    fn read(&mut self, archive: &[u8], limits: &Limits) -> Result<(), PluginError> {
+        let unread = |e: std::io::Error| broken(format!("it is no tar archive: {e}"));
+        let mut archive = tar::Archive::new(archive);
+        for entry in archive.entries().map_err(unread)? {
+            let mut entry = entry.map_err(unread)?;
+            let path = String::from_utf8(entry.path_bytes().into_owned())
+                .map_err(|_| broken("a name in it is not UTF-8".to_owned()))?;
+            if entry.header().entry_type() != tar::EntryType::Regular {
+                return Err(broken(format!("`{path}` is not a regular file")));
+            }
+            let most = self.most(&path, limits)?;
+            if entry.size() > most {
+                return Err(broken(format!("`{path}` has more than {most} bytes")));
+            }
+            let executable = entry.header().mode().map_err(unread)? & 0o100 != 0;
+            let mut bytes = Vec::new();
+            entry.read_to_end(&mut bytes).map_err(unread)?;
+            self.take(path, executable, bytes)?;
+        }
+        Ok(())
+    }
+
+    /// What a file of that name may have at most.
+    fn most(&self, path: &str, limits: &Limits) -> Result<u64, PluginError> {
+        match path {
+            MANIFEST | SIGNATURES => Ok(MAX_DOCUMENT),
+            COMPONENT => Ok(limits.component_bytes.0),
+            _ => {
+                let Some(below) = path.strip_prefix(PROFILE) else {
+                    return Err(broken(format!("it has a file `{path}`")));
+                };
+                check_path("the profile's file", below)?;
+                if self.profile.len() as u64 >= u64::from(limits.files) {
+                    return Err(broken(format!(
+                        "its profile has more than {} files",
+                        limits.files
+                    )));
+                }
+                Ok(limits.output_bytes.0.saturating_sub(self.bytes))
+            }
+        }
+    }
+
+    fn take(&mut self, path: String, executable: bool, bytes: Vec<u8>) -> Result<(), PluginError> {
+        let was = match path.as_str() {
+            MANIFEST => self.manifest.replace(bytes).is_some(),
+            COMPONENT => self.component.replace(bytes).is_some(),
+            SIGNATURES => self.signatures.replace(bytes).is_some(),
+            _ => {
+                self.bytes = self.bytes.saturating_add(bytes.len() as u64);
+                let below = path.strip_prefix(PROFILE).unwrap_or(&path).to_owned();
+                let file = ProfileFile { executable, bytes };
+                self.profile.insert(below, file).is_some()
+            }
+        };
+        if was {
+            return Err(broken(format!("it has `{path}` twice")));
+        }
+        Ok(())
+    }
+
+    fn assemble(self, limits: &Limits) -> Result<Bundle, PluginError> {
+        let missing = |name: &str| broken(format!("it has no `{name}`"));
+        let text = String::from_utf8(self.manifest.ok_or_else(|| missing(MANIFEST))?)
+            .map_err(|_| broken("its manifest is not UTF-8".to_owned()))?;
+        let manifest = Manifest::parse(&text)?;
+        let component = self.component.ok_or_else(|| missing(COMPONENT))?;
+        if component.len() as u64 > limits.component_bytes.0 {
+            return Err(broken(format!(
+                "its component has more than {} bytes",
+                limits.component_bytes.0
+            )));
+        }
+        let found = Digest::of(&component);
+        if found != manifest.component.sha256 {
+            return Err(broken(format!(
+                "its component has the digest {found}, and the manifest says {}",
+                manifest.component.sha256
+            )));
+        }
+        check_profile(&manifest, &self.profile)?;
+        let signatures: Vec<Signature> = match self.signatures {
+            Some(bytes) => serde_json::from_slice(&bytes)
+                .map_err(|e| broken(format!("its signatures: {e}")))?,
+            None => Vec::new(),
+        };
+        if signatures.len() > MAX_SIGNATURES {
+            return Err(broken(format!(
+                "it has more than {MAX_SIGNATURES} signatures"
+            )));
+        }
+        Ok(Bundle {
+            manifest,
+            text,
+            component: component.into(),
+            profile: self.profile,
+            signatures,
+        })
+    }
+}
+
+/// The profile must be what the manifest lists, file by file.
+fn check_profile(
+    manifest: &Manifest,
+    found: &BTreeMap<String, ProfileFile>,
+) -> Result<(), PluginError> {
+    let none = BTreeMap::new();
+    let listed = manifest.profile.as_ref().map_or(&none, |p| &p.files);
+    for (path, facts) in listed {
+        match found.get(path) {
+            None => return Err(broken(format!("its profile lacks `{path}`"))),
+            Some(file) if file.facts() != *facts => {
+                return Err(broken(format!(
+                    "`{path}` of its profile is not what the manifest says"
+                )));
+            }
+            Some(_) => {}
+        }
+    }
+    match found.keys().find(|path| !listed.contains_key(*path)) {
+        Some(path) => Err(broken(format!("its manifest does not list `{path}`"))),
+        None => Ok(()),
+    }
+}
+
+fn folder_name(folder: &Path) -> String {
+    let folder = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
+    folder
+        .file_name()
+        .map(|name| name.to_string_lossy().into_owned())
+        .unwrap_or_default()
+}
+
+/// The files of a profile's folder but for components. The document must name the component by the file's name once it is installed.
+fn read_profile(folder: &Path, plugin: &str) -> Result<BTreeMap<String, ProfileFile>, Unusable> {
+    let mut files = BTreeMap::new();
+    read_below(folder, folder, &mut files)?;
+    let Some(document) = files.get("profile.yml") else {
+        return Err(Unusable::at(folder, "it has no profile.yml"));
+    };
+    let file = format!("{plugin}.wasm");
+    let says = String::from_utf8_lossy(&document.bytes).into_owned();
+    if !says.contains(&file) {
+        return Err(Unusable::at(
+            &folder.join("profile.yml"),
+            format!(
+                "no entry names the component as it will be installed: write `component: {file}`"
+            ),
+        ));
+    }
+    Ok(files)
+}
+
+fn read_below(
+    root: &Path,
+    folder: &Path,
+    files: &mut BTreeMap<String, ProfileFile>,
+) -> Result<(), Unusable> {
+    let wrong = |e: std::io::Error| Unusable::at(folder, e);
+    for entry in fs::read_dir(folder).map_err(wrong)? {
+        let path = entry.map_err(wrong)?.path();
+        let metadata = fs::symlink_metadata(&path).map_err(|e| Unusable::at(&path, e))?;
+        let below = path.strip_prefix(root).unwrap_or(&path);
+        let name = below
+            .to_str()
+            .ok_or_else(|| Unusable::at(&path, "its name is not UTF-8"))?
+            .to_owned();
+        if metadata.is_dir() {
+            read_below(root, &path, files)?;
+            continue;
+        }
+        if !metadata.is_file() {
+            return Err(Unusable::at(&path, "it is not a regular file"));
+        }
+        if name.ends_with(".wasm") || name.ends_with(".wasm.json") {
+            continue;
+        }
+        check_path("the profile's file", &name).map_err(|e| Unusable::at(&path, &e.message))?;
+        let bytes = fs::read(&path).map_err(|e| Unusable::at(&path, e))?;
+        let executable = metadata.permissions().mode() & 0o100 != 0;
+        files.insert(name, ProfileFile { executable, bytes });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    fn bundle() -> Bundle {
+        let component: Arc<[u8]> = b"bytes".to_vec().into();
+        let file = ProfileFile {
+            executable: true,
+            bytes: b"#!/bin/sh\n".to_vec(),
+        };
+        let profile = BTreeMap::from([("bin/run.sh".to_owned(), file.clone())]);
+        let manifest = Manifest {
+            format: FORMAT,
+            name: "one".to_owned(),
+            version: "1.0.0".to_owned(),
+            summary: String::new(),
+            api: "1.0.0".to_owned(),
+            exports: Exports::default(),
+            requests: None,
+            component: FileFacts {
+                sha256: Digest::of(&component),
+                size: 5,
+                executable: false,
+            },
+            profile: Some(ProfileFacts {
+                name: "p".to_owned(),
+                files: BTreeMap::from([("bin/run.sh".to_owned(), file.facts())]),
+            }),
+        };
+        let text = serde_json::to_string(&manifest).unwrap();
+        Bundle {
+            manifest,
+            text,
+            component,
+            profile,
+            signatures: Vec::new(),
+        }
+    }
+
+    fn reads(bytes: &[u8]) -> Result<Bundle, PluginError> {
+        Bundle::from_tar(bytes, &Limits::default())
+    }
+
+    #[test]
+    fn the_same_bundle_is_the_same_bytes_and_comes_back_whole() {
+        let one = bundle();
+        let bytes = one.to_tar().unwrap();
+        assert_eq!(bytes, one.to_tar().unwrap());
+        let back = reads(&bytes).unwrap();
+        assert_eq!(back.manifest, one.manifest);
+        assert_eq!(back.profile, one.profile);
+        assert_eq!(back.to_tar().unwrap(), bytes);
+        let parts = Bundle::from_parts(
+            one.text.clone().into_bytes(),
+            one.component.to_vec(),
+            Some(&one.profile_tar().unwrap()),
+            None,
+            &Limits::default(),
+        );
+        assert_eq!(parts.unwrap().to_tar().unwrap(), bytes);
+    }
+
+    #[test]
+    fn what_is_not_as_the_manifest_says_is_refused() {
+        let change = |change: &dyn Fn(&mut Bundle)| {
+            let mut one = bundle();
+            change(&mut one);
+            let error = reads(&one.to_tar().unwrap()).unwrap_err();
+            assert_eq!(error.code, Code::Bundle, "{error}");
+            error.message.clone()
+        };
+        let other = change(&|b| b.component = b"other".to_vec().into());
+        assert!(other.contains("digest"), "{other}");
+        let lacks = change(&|b| b.profile.clear());
+        assert!(lacks.contains("lacks"), "{lacks}");
+        let more = change(&|b| {
+            let file = b.profile.values().next().unwrap().clone();
+            b.profile.insert("more".to_owned(), file);
+        });
+        assert!(more.contains("does not list"), "{more}");
+        let mode = change(&|b| b.profile.values_mut().for_each(|f| f.executable = false));
+        assert!(mode.contains("not what the manifest says"), "{mode}");
+        let later = change(&|b| b.text = b.text.replace("\"format\":1", "\"format\":2"));
+        assert!(later.contains("this version reads 1"), "{later}");
+        let name = change(&|b| b.text = b.text.replace("\"one\"", "\"../one\""));
+        assert!(name.contains("kebab-case"), "{name}");
+    }
+
+    #[test]
+    fn an_archive_cannot_leave_its_folder_or_hold_a_link() {
+        let build = |kind: tar::EntryType, path: &[u8]| {
+            let mut header = tar::Header::new_gnu();
+            header.set_entry_type(kind);
+            header.set_size(0);
+            header.set_mode(0o644);
+            let name = header.as_old_mut();
+            for (to, from) in name.name.iter_mut().zip(path) {
+                *to = *from;
+            }
+            header.set_cksum();
+            let mut archive = tar::Builder::new(Vec::new());
+            archive.append(&header, std::io::empty()).unwrap();
+            reads(&archive.into_inner().unwrap()).unwrap_err()
+        };
+        let regular = tar::EntryType::Regular;
+        assert_eq!(build(regular, b"profile/../x").code, Code::Path);
+        assert_eq!(build(regular, b"/etc/passwd").code, Code::Bundle);
+        assert_eq!(
+            build(tar::EntryType::Symlink, b"profile/x").code,
+            Code::Bundle
+        );
+        assert_eq!(reads(b"no archive").unwrap_err().code, Code::Bundle);
+    }
+}
