@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 ///
 /// # Panics
 /// When the plugins are missing or the build fails; the message says which command helps.
-pub(crate) fn path() -> &'static Path {
+pub fn path() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| {
         std::env::var_os("AGENTICORE_BIN").map_or_else(build, |given| {

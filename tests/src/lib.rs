@@ -30,6 +30,7 @@ mod skip;
 mod world;
 
 pub use agent::ScriptedAgent;
+pub use binary::path as binary;
 pub use cli::{Cli, Running};
 pub use events::{Frame, Sse};
 pub use gate::Gate;

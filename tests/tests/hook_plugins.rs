@@ -91,7 +91,7 @@ async fn policy_rejects_with_a_reason_and_bounds_what_a_job_may_do() {
     let slow = world.ended(&slow).await;
     assert_eq!(
         text(field(&slow, "failure"), "class"),
-        "timeout",
+        "time_limit",
         "the plan's own limit is an hour: {slow}"
     );
     let script = format!("mkdir secret; echo x > secret/x; {COMMIT}");

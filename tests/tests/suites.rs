@@ -18,6 +18,7 @@ mod hook_plugins;
 mod housekeeping;
 mod http_surface;
 mod limits;
+mod plugin_author;
 mod plugin_bundles;
 mod plugin_tools;
 mod pull_request;
