@@ -1,5 +1,4 @@
 //! What `wit/` says, as Rust types. The only file with generated code.
-#![cfg_attr(target_family = "wasm", expect(unsafe_code, reason = "generated"))]
 
 #[doc(hidden)]
 pub mod hook_plugin {
