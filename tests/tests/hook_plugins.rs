@@ -56,10 +56,11 @@ async fn policy_rejects_with_a_reason_and_bounds_what_a_job_may_do() {
         "tasks": {"deny": ["*rm -rf /*"]},
         "branches": {"allow": ["main"]},
         "changes": {"deny": ["secret/*"]},
-        "max_seconds": 1,
     });
+    let short = json!({"max_seconds": 1});
     let elsewhere = json!({"repositories": {"allow": ["github.example/*"]}});
     let builder = hooked(builder, "ruled", &json!([everywhere("policy", rules)]));
+    let builder = hooked(builder, "short", &json!([everywhere("policy", short)]));
     let builder = hooked(
         builder,
         "elsewhere",
@@ -87,7 +88,7 @@ async fn policy_rejects_with_a_reason_and_bounds_what_a_job_may_do() {
         assert_eq!(text(failure, "class"), "hook", "{record}");
         assert!(text(failure, "message").contains(says), "{failure}");
     }
-    let slow = world.submit_body(&job(&github, "ruled", "sleep 600")).await;
+    let slow = world.submit_body(&job(&github, "short", "sleep 600")).await;
     let slow = world.ended(&slow).await;
     assert_eq!(
         text(field(&slow, "failure"), "class"),
