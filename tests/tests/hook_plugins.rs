@@ -248,6 +248,8 @@ async fn the_sample_profile_watches_a_job_with_hooks_of_three_languages() {
 
     let hidden = "echo hello\u{200b} \u{e0068}\u{e0069}";
     let id = world.submit_body(&job(&github, "watched", hidden)).await;
+    // The first job is the one that waits for the compiler, longer than others may take.
+    world.cli(&["wait", &id]).await;
     let record = world.ended(&id).await;
     let message = text(field(&record, "failure"), "message");
     assert!(
