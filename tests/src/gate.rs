@@ -10,7 +10,9 @@ pub struct Gate {
 }
 
 impl Gate {
-    pub(crate) fn new(path: PathBuf) -> Self {
+    /// A gate that opens when this file is there.
+    #[must_use]
+    pub fn new(path: PathBuf) -> Self {
         Self { path }
     }
 

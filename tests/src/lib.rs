@@ -7,6 +7,8 @@
 //! - [`Reply`], [`Sse`]: REST and the event stream. [`Cli`]: the command line.
 //! - [`Gate`]: holds a job in the middle of its run. [`Repo`]: a git repository on disk.
 //! - [`GitHub`]: a small GitHub for pull requests.
+//! - [`Fleet`]: several servers over one folder and one [`Redis`]; [`chaos`] troubles them, and [`checker`] says whether they
+//!   kept their promises.
 //! - [`ScriptedAgent`]: a program in the agent's place. [`Model`]: a scripted model service for the real agent CLI.
 #![expect(
     clippy::unwrap_used,
@@ -17,13 +19,19 @@
 
 mod agent;
 mod binary;
+pub mod chaos;
+pub mod checker;
 mod cli;
 mod events;
+mod fleet;
 mod gate;
 mod github;
 mod http;
+pub mod ledger;
 mod model;
 mod processes;
+mod proxy;
+mod redis;
 mod repo;
 mod server;
 mod skip;
@@ -33,11 +41,14 @@ pub use agent::ScriptedAgent;
 pub use binary::path as binary;
 pub use cli::{Cli, Running};
 pub use events::{Frame, Sse};
+pub use fleet::Fleet;
 pub use gate::Gate;
 pub use github::{GitHub, Trouble};
 pub use http::{Reply, raw};
 pub use model::{Model, Turn};
 pub use processes::{is_alive, peak_memory, resident_memory};
+pub use proxy::Proxy;
+pub use redis::{Redis, free_port};
 pub use repo::Repo;
 pub use skip::skip;
 pub use world::{Builder, World};

@@ -220,9 +220,71 @@ impl World {
         self.crashed = true;
     }
 
+    /// Kills the server and everything it started, as the end of a container does.
+    ///
+    /// # Panics
+    /// When none runs.
+    pub fn kill_pod(&mut self) {
+        self.kill9();
+        self.signal_agents(Signal::KILL);
+    }
+
+    /// Stops the server and everything it started in the middle of whatever they do, until [`World::thaw`].
+    pub fn freeze(&self) {
+        self.running().send(Signal::STOP);
+        self.signal_agents(Signal::STOP);
+    }
+
+    /// Lets a frozen server and its agents go on, the agents first.
+    pub fn thaw(&self) {
+        self.signal_agents(Signal::CONT);
+        self.running().send(Signal::CONT);
+    }
+
+    /// Sends a signal to everything the server started, until it has reached also what was started meanwhile.
+    fn signal_agents(&self, signal: Signal) {
+        let server = self.server.as_ref().map_or(0, Server::pid);
+        let mut reached = std::collections::BTreeSet::new();
+        loop {
+            let all = processes::touching(self.builder.folder.path(), server);
+            let new: Vec<u32> = all
+                .into_iter()
+                .map(|(pid, _)| pid)
+                .filter(|pid| !reached.contains(pid))
+                .collect();
+            if new.is_empty() {
+                return;
+            }
+            for pid in new {
+                processes::send(pid, signal);
+                reached.insert(pid);
+            }
+        }
+    }
+
+    /// Whether a server runs.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        self.server.is_some()
+    }
+
     /// Sends SIGTERM and returns at once.
     pub fn sigterm(&self) {
         self.running().send(Signal::TERM);
+    }
+
+    /// Whether the server has ended after [`World::sigterm`]; one that has can be started again.
+    ///
+    /// # Panics
+    /// When none runs, or it did not end cleanly.
+    pub fn has_stopped(&mut self) -> bool {
+        let server = self.server.as_mut().expect("a server runs");
+        let Some(status) = server.try_wait() else {
+            return false;
+        };
+        assert!(status.success(), "{status}: {}", server.log());
+        self.server = None;
+        true
     }
 
     /// Waits until the server has ended after [`World::sigterm`].
@@ -523,6 +585,9 @@ impl World {
 impl Drop for World {
     fn drop(&mut self) {
         let mut problem = None;
+        if self.server.is_some() {
+            self.thaw();
+        }
         if let Some(mut server) = self.server.take() {
             server.send(Signal::TERM);
             if server.wait().is_none() {

@@ -1,22 +1,22 @@
-//! `cargo xtask bench`: builds a release and hands over to the `bench` binary of the tests crate.
+//! `cargo xtask bench` and `cargo xtask chaos`: build a release and hand over to a binary of the tests crate.
 
 use anyhow::Result;
 
 use crate::{plugins, sh};
 
-/// Builds everything in release and runs the benchmark with these arguments.
+/// Builds everything in release and runs this binary with these arguments.
 ///
 /// # Errors
-/// When a build fails or a row cannot be measured.
-pub(crate) fn run(arguments: &[&str]) -> Result<()> {
+/// When a build fails, or the binary does.
+pub(crate) fn run(binary: &str, arguments: &[&str]) -> Result<()> {
     plugins::build()?;
     let mut build = sh::cargo(["build", "--release", "--bins"]);
     build.args(sh::NATIVE);
     sh::run(&mut build)?;
-    let mut bench = std::process::Command::new(sh::target_dir().join("release/bench"));
-    bench
+    let mut measuring = std::process::Command::new(sh::target_dir().join("release").join(binary));
+    measuring
         .args(arguments)
         .env("AGENTICORE_BIN", sh::binary(true))
         .current_dir(sh::root());
-    sh::run(&mut bench)
+    sh::run(&mut measuring)
 }

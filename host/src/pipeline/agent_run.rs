@@ -152,6 +152,11 @@ impl Attempt<'_> {
 
     fn spawn(&self, launch: &Launch, resolved: &ResolvedPlan) -> Result<Spawn, Failure> {
         let mut env = base_environment(&launch.places.temp_dir);
+        env.insert("AGENTICORE_JOB_ID".into(), self.job.id.to_string().into());
+        env.insert(
+            "AGENTICORE_ATTEMPT".into(),
+            self.job.attempt.to_string().into(),
+        );
         if self.job.request.repo_url.is_some() {
             env.extend(Git::agent_environment().map(|(name, value)| (name.into(), value.into())));
         }

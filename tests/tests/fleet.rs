@@ -1,0 +1,427 @@
+//! A fleet: any pod takes any request, any pod runs any job, and whatever goes away, no job is lost and none runs twice at once.
+//!
+//! Real servers over one folder and a real Redis. What a test does to a pod it does to the server and its agents, as an orchestrator
+//! does to a container.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::time::Duration;
+
+use agenticore_tests::chaos::{self, Plan};
+use agenticore_tests::checker::{self, History, Seen};
+use agenticore_tests::ledger::Deed;
+use agenticore_tests::{Fleet, Gate, Redis, Repo, World, until};
+use serde_json::json;
+
+use crate::{number, text};
+
+/// Skips the test by name where there is no Redis.
+macro_rules! needs_redis {
+    ($name:literal) => {
+        if !Redis::is_installed(concat!("fleet::", $name)) {
+            return;
+        }
+    };
+}
+
+fn gate(fleet: &Fleet, name: &str) -> Gate {
+    std::fs::create_dir_all(fleet.shared_path("gates")).unwrap();
+    Gate::new(fleet.shared_path("gates").join(name))
+}
+
+/// A task that enters itself in the ledger, says that it began, and ends once the gate is open.
+fn waiting(fleet: &Fleet, name: &str, gate: &Gate) -> String {
+    format!(
+        "{}; echo begun {name}; {}; {}",
+        fleet.ledger().script(0).replace("; note end", ""),
+        tick_until(gate),
+        "note end"
+    )
+}
+
+fn tick_until(gate: &Gate) -> String {
+    gate.wait().replace("do sleep 0.02", "do note tick; sleep 0.05")
+}
+
+/// The number of the pod that runs the job.
+async fn runner(pod: &World, id: &str) -> usize {
+    until(&format!("job {id} runs"), || async {
+        let job = pod.job(id).await;
+        let runs = text(&job, "status") == "running" && number(&job, "pid") > 0;
+        runs.then(|| Fleet::number_of(&job)).flatten()
+    })
+    .await
+}
+
+/// Another pod than this one.
+fn other(fleet: &Fleet, number: usize) -> usize {
+    (number + 1) % fleet.len()
+}
+
+/// Every promise of the checker, for these jobs as this pod sees them.
+async fn assert_sound(fleet: &Fleet, reader: usize, ids: &[String]) {
+    let mut history = History {
+        accepted: ids.iter().cloned().collect(),
+        ledger: fleet.ledger().read().0,
+        ..History::default()
+    };
+    for id in ids {
+        let record = fleet.pod(reader).ended(id).await;
+        let events = fleet.pod(reader).events(id).await;
+        history.jobs.insert(id.clone(), Seen { record, events });
+    }
+    assert_eq!(checker::check(&history), []);
+}
+
+#[tokio::test]
+async fn ten_jobs_sent_to_one_pod_are_spread_over_three() {
+    needs_redis!("ten_jobs_sent_to_one_pod_are_spread_over_three");
+    let fleet = Fleet::start(3, Redis::durable(), |_, builder| {
+        builder.env("AGENTICORE_MAX_PARALLEL_JOBS", "3")
+    });
+    let gate = gate(&fleet, "go");
+    let mut ids = Vec::new();
+    for n in 0..10 {
+        ids.push(fleet.pod(0).submit(&waiting(&fleet, &n.to_string(), &gate)).await);
+    }
+    let queued = until("nine of the ten run", || async {
+        let jobs = fleet.pod(2).jobs().await;
+        let waiting = jobs.iter().filter(|j| text(j, "status") == "queued").count();
+        (jobs.len() == 10 && waiting == 1).then_some(waiting)
+    })
+    .await;
+    assert_eq!(queued, 1);
+    // What autoscalers look at.
+    let length: usize = fleet.redis.ask(&["LLEN", "agenticore:queue"]);
+    assert_eq!(length, 1, "the queue is a list of what waits");
+    gate.open();
+    let mut spread: BTreeMap<usize, usize> = BTreeMap::new();
+    for id in &ids {
+        let job = fleet.pod(1).ended(id).await;
+        assert_eq!(text(&job, "status"), "succeeded", "{job}");
+        *spread.entry(Fleet::number_of(&job).unwrap()).or_default() += 1;
+    }
+    assert!(spread.len() == 3 && spread.values().all(|n| *n >= 3), "{spread:?}");
+    assert_sound(&fleet, 2, &ids).await;
+}
+
+#[tokio::test]
+async fn a_job_is_followed_waited_for_and_cancelled_from_any_pod() {
+    needs_redis!("a_job_is_followed_waited_for_and_cancelled_from_any_pod");
+    let fleet = Fleet::of(2);
+    let gate = gate(&fleet, "never");
+    let id = fleet.pod(0).submit(&waiting(&fleet, "long", &gate)).await;
+    let runs_on = runner(fleet.pod(0), &id).await;
+    let elsewhere = fleet.pod(other(&fleet, runs_on));
+    let mut logs = elsewhere.cli_start(&["logs", "--follow", &id]).await;
+    logs.saw("begun long").await;
+    let waits = elsewhere.cli_start(&["wait", &id]).await;
+    let mut stream = elsewhere.sse(&id, None).await;
+
+    assert_eq!(elsewhere.cli(&["cancel", &id]).await.code, Some(0));
+    let frames = stream.rest().await;
+    let ids: Vec<u64> = frames.iter().filter_map(|frame| frame.id).collect();
+    assert!(ids.iter().copied().eq(1..=ids.len() as u64), "{ids:?}");
+    assert_eq!(frames.last().map(|frame| frame.event.as_str()), Some("end"));
+    assert_eq!(waits.end().await.code, Some(3), "cancelled");
+    drop(logs.end().await);
+    let job = elsewhere.job(&id).await;
+    assert_eq!(text(&job, "status"), "cancelled", "{job}");
+    until("its processes are gone", || async {
+        fleet.pod(runs_on).agents().is_empty().then_some(())
+    })
+    .await;
+    // Both pods tell the same story.
+    assert_eq!(fleet.pod(0).events(&id).await, fleet.pod(1).events(&id).await);
+}
+
+#[tokio::test]
+async fn a_draining_pod_hands_its_job_to_another_at_once() {
+    needs_redis!("a_draining_pod_hands_its_job_to_another_at_once");
+    let fleet = Fleet::of(2);
+    let gate = gate(&fleet, "go");
+    let id = fleet.pod(0).submit(&waiting(&fleet, "long", &gate)).await;
+    let first = runner(fleet.pod(0), &id).await;
+    let second = other(&fleet, first);
+    let drained = fleet.pod(first).cli(&["drain", "--timeout", "0"]).await;
+    assert_eq!(drained.code, Some(8), "{drained:?}");
+    until("the other pod runs it", || async {
+        let job = fleet.pod(first).job(&id).await;
+        let moved = text(&job, "status") == "running" && Fleet::number_of(&job) == Some(second);
+        moved.then_some(())
+    })
+    .await;
+    // A pod that drains takes nothing more.
+    assert_eq!(fleet.pod(first).get("/readyz").await.status, 503);
+    gate.open();
+    let job = fleet.pod(first).ended(&id).await;
+    assert_eq!((text(&job, "status"), number(&job, "attempt")), ("succeeded", 2), "{job}");
+    let events = fleet.pod(second).events(&id).await;
+    assert!(events.iter().any(|e| text(e, "reason") == "hand_off"), "{events:?}");
+    assert_sound(&fleet, first, &[id]).await;
+}
+
+#[tokio::test]
+async fn a_pod_that_is_told_to_end_hands_its_job_to_another() {
+    needs_redis!("a_pod_that_is_told_to_end_hands_its_job_to_another");
+    let mut fleet = Fleet::of(2);
+    let gate = gate(&fleet, "go");
+    let id = fleet.pod(0).submit(&waiting(&fleet, "long", &gate)).await;
+    let first = runner(fleet.pod(0), &id).await;
+    let second = other(&fleet, first);
+    fleet.pod(first).sigterm();
+    fleet.pod_mut(first).stopped();
+    assert_eq!(runner(fleet.pod(second), &id).await, second);
+    gate.open();
+    let job = fleet.pod(second).ended(&id).await;
+    assert_eq!((text(&job, "status"), number(&job, "attempt")), ("succeeded", 2), "{job}");
+    assert_eq!(number(&job, "interruptions"), 0, "a hand-off is no crash: {job}");
+    assert_sound(&fleet, second, &[id]).await;
+}
+
+#[tokio::test]
+async fn the_jobs_of_a_killed_pod_run_again_on_another() {
+    needs_redis!("the_jobs_of_a_killed_pod_run_again_on_another");
+    let mut fleet = Fleet::of(2);
+    let gate = gate(&fleet, "go");
+    let id = fleet.pod(0).submit(&waiting(&fleet, "long", &gate)).await;
+    let first = runner(fleet.pod(0), &id).await;
+    let second = other(&fleet, first);
+    fleet.pod(second).logged(&id, "begun").await;
+    let seen = fleet.pod(second).events(&id).await;
+    fleet.pod_mut(first).kill_pod();
+    assert_eq!(runner(fleet.pod(second), &id).await, second);
+    gate.open();
+    let job = fleet.pod(second).ended(&id).await;
+    assert_eq!((text(&job, "status"), number(&job, "attempt")), ("succeeded", 2), "{job}");
+    let events = fleet.pod(second).events(&id).await;
+    assert_eq!(events.get(..seen.len()), Some(seen.as_slice()), "what was seen stays so");
+    assert_sound(&fleet, second, &[id]).await;
+}
+
+#[tokio::test]
+async fn a_pod_that_was_frozen_beyond_its_lease_ends_nothing_that_is_another_s() {
+    needs_redis!("a_pod_that_was_frozen_beyond_its_lease_ends_nothing_that_is_another_s");
+    let fleet = Fleet::of(2);
+    let gate = gate(&fleet, "go");
+    let id = fleet.pod(0).submit(&waiting(&fleet, "long", &gate)).await;
+    let first = runner(fleet.pod(0), &id).await;
+    let second = other(&fleet, first);
+    fleet.pod(first).freeze();
+    assert_eq!(runner(fleet.pod(second), &id).await, second);
+    fleet.pod(first).thaw();
+    until("its old agent is gone", || async {
+        fleet.pod(first).agents().is_empty().then_some(())
+    })
+    .await;
+    assert_eq!(text(&fleet.pod(first).job(&id).await, "status"), "running");
+    gate.open();
+    let job = fleet.pod(first).ended(&id).await;
+    assert_eq!((text(&job, "status"), number(&job, "attempt")), ("succeeded", 2), "{job}");
+    let (entries, _) = fleet.ledger().read();
+    let ends: Vec<u32> = entries
+        .iter()
+        .filter(|entry| entry.deed == Deed::End)
+        .map(|entry| entry.attempt)
+        .collect();
+    assert_eq!(ends, [2], "the first attempt never came to its end");
+}
+
+#[tokio::test]
+async fn a_pod_that_only_lost_redis_keeps_its_job() {
+    needs_redis!("a_pod_that_only_lost_redis_keeps_its_job");
+    let fleet = Fleet::of(2);
+    let gate = gate(&fleet, "go");
+    let id = fleet.pod(0).submit(&waiting(&fleet, "long", &gate)).await;
+    let first = runner(fleet.pod(0), &id).await;
+    fleet.way(first).cut();
+    // A pod of the fleet sees that its lease is over.
+    let lives = |is_over: fn(f64, f64) -> bool| {
+        let now: Vec<f64> = fleet.redis.ask(&["TIME"]);
+        let leases: BTreeMap<String, f64> =
+            fleet.redis.ask(&["ZRANGE", "agenticore:pods", "0", "-1", "WITHSCORES"]);
+        let now = now.first().copied().unwrap_or_default() * 1000.0;
+        leases.values().any(|end| is_over(*end, now))
+    };
+    until("the lease in Redis is over", || async {
+        lives(|end, now| end < now - 2_000.0).then_some(())
+    })
+    .await;
+    gate.open();
+    until("the job's end is kept on the volume", || async {
+        let job = fleet.pod(first).job(&id).await;
+        (text(&job, "status") == "succeeded").then_some(())
+    })
+    .await;
+    fleet.way(first).open();
+    let job = fleet.pod(other(&fleet, first)).ended(&id).await;
+    assert_eq!((text(&job, "status"), number(&job, "attempt")), ("succeeded", 1), "{job}");
+    assert_sound(&fleet, other(&fleet, first), &[id]).await;
+}
+
+#[tokio::test]
+async fn what_is_submitted_while_redis_is_down_at_start_runs_once_when_it_is_there() {
+    needs_redis!("what_is_submitted_while_redis_is_down_at_start_runs_once_when_it_is_there");
+    let mut redis = Redis::durable();
+    redis.kill();
+    let mut fleet = Fleet::start(2, redis, |_, builder| builder);
+    let mut ids = Vec::new();
+    for n in 0..6 {
+        let task = format!("{} # {n}", fleet.ledger().script(1));
+        ids.push(fleet.pod(n % 2).submit(&task).await);
+    }
+    assert_eq!(fleet.pod(0).get("/livez").await.status, 200, "Redis is no reason to be restarted");
+    fleet.redis.start_again();
+    for id in &ids {
+        let job = fleet.pod(0).ended(id).await;
+        assert_eq!((text(&job, "status"), number(&job, "attempt")), ("succeeded", 1), "{job}");
+    }
+    assert_sound(&fleet, 1, &ids).await;
+    let jobs = fleet.pod(1).jobs().await;
+    assert_eq!(jobs.len(), ids.len(), "each submission is one job");
+}
+
+#[tokio::test]
+async fn a_job_ends_while_redis_is_gone_and_the_fleet_hears_of_it_later() {
+    needs_redis!("a_job_ends_while_redis_is_gone_and_the_fleet_hears_of_it_later");
+    let mut fleet = Fleet::of(2);
+    let gate = gate(&fleet, "go");
+    let id = fleet.pod(0).submit(&waiting(&fleet, "long", &gate)).await;
+    let first = runner(fleet.pod(0), &id).await;
+    fleet.redis.kill();
+    let late = fleet.pod(other(&fleet, first));
+    let submitted = late.submit(&fleet.ledger().script(0)).await;
+    gate.open();
+    until("the job is over as far as its own pod knows", || async {
+        let job = fleet.pod(first).job(&id).await;
+        (text(&job, "status") == "succeeded").then_some(())
+    })
+    .await;
+    fleet.redis.start_again();
+    let ids = [id, submitted];
+    for id in &ids {
+        let job = fleet.pod(other(&fleet, first)).ended(id).await;
+        assert_eq!((text(&job, "status"), number(&job, "attempt")), ("succeeded", 1), "{job}");
+    }
+    assert_sound(&fleet, other(&fleet, first), &ids).await;
+}
+
+#[tokio::test]
+async fn an_emptied_redis_is_filled_again_and_no_job_notices() {
+    needs_redis!("an_emptied_redis_is_filled_again_and_no_job_notices");
+    let fleet = Fleet::start(2, Redis::start(), |_, builder| {
+        builder.env("AGENTICORE_MAX_PARALLEL_JOBS", "1")
+    });
+    let gate = gate(&fleet, "go");
+    let over = fleet.pod(0).submit(&fleet.ledger().script(0)).await;
+    fleet.pod(0).ended(&over).await;
+    let mut ids = vec![over];
+    for n in 0..5 {
+        ids.push(fleet.pod(n % 2).submit(&waiting(&fleet, &n.to_string(), &gate)).await);
+    }
+    until("two run", || async {
+        let running = fleet.pod(0).get("/jobs?status=running").await;
+        (number(&running.body, "count") == 2).then_some(())
+    })
+    .await;
+    fleet.redis.flush();
+    until("the queue is there again", || async {
+        let waiting: usize = fleet.redis.ask(&["LLEN", "agenticore:queue"]);
+        (waiting == 3).then_some(())
+    })
+    .await;
+    gate.open();
+    for id in &ids {
+        let job = fleet.pod(1).ended(id).await;
+        assert_eq!((text(&job, "status"), number(&job, "attempt")), ("succeeded", 1), "{job}");
+    }
+    assert_sound(&fleet, 0, &ids).await;
+}
+
+/// A `git` in front of the machine's that writes down each fetch and holds it while `hold` exists.
+fn slow_git(folder: &Path, log: &Path, hold: &Path) {
+    std::fs::create_dir_all(folder).unwrap();
+    let real = std::env::split_paths(&std::env::var_os("PATH").unwrap())
+        .map(|folder| folder.join("git"))
+        .find(|path| path.is_file())
+        .expect("git");
+    let script = format!(
+        "#!/bin/sh\ncase \" $* \" in *' fetch '*) echo \"$$\" >> '{}'; while [ -e '{}' ]; do sleep 0.05; done;; esac\nexec '{}' \"$@\"\n",
+        log.display(),
+        hold.display(),
+        real.display()
+    );
+    let path = folder.join("git");
+    std::fs::write(&path, script).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+#[tokio::test]
+async fn two_pods_that_clone_one_repository_clone_it_once_also_when_the_first_is_killed() {
+    needs_redis!("two_pods_that_clone_one_repository_clone_it_once_also_when_the_first_is_killed");
+    let tools = tempfile::tempdir().unwrap();
+    let (log, hold) = (tools.path().join("fetches"), tools.path().join("hold"));
+    slow_git(&tools.path().join("bin"), &log, &hold);
+    std::fs::write(&hold, "").unwrap();
+    let mut fleet = Fleet::start(2, Redis::durable(), |_, builder| {
+        builder
+            .env("AGENTICORE_MAX_PARALLEL_JOBS", "1")
+            .programs(&tools.path().join("bin"))
+    });
+    let repo = Repo::create(fleet.shared_path("remote"));
+    let body = |n: usize| json!({"task": format!("cat README.md # {n}"), "profile": "shell", "repo_url": repo.url()});
+    let first = fleet.pod(0).submit_body(&body(1)).await;
+    let second = fleet.pod(0).submit_body(&body(2)).await;
+    let cloning = until("both jobs are at the clone, one of them waiting for the other", || async {
+        let (a, b) = (fleet.pod(0).job(&first).await, fleet.pod(0).job(&second).await);
+        let both = [&a, &b].iter().all(|job| text(job, "status") == "running");
+        let fetches = std::fs::read_to_string(&log).unwrap_or_default();
+        let mut waits = Vec::new();
+        for id in [&first, &second] {
+            let events = fleet.pod(0).events(id).await;
+            waits.push(events.iter().any(|e| text(e, "state") == "waiting"));
+        }
+        let one_waits = waits.iter().filter(|waits| **waits).count() == 1;
+        let holder = if waits.first() == Some(&true) { b } else { a };
+        (both && one_waits && fetches.lines().count() == 1).then_some(holder)
+    })
+    .await;
+    let holder = Fleet::number_of(&cloning).unwrap();
+    let survivor = other(&fleet, holder);
+    fleet.pod_mut(holder).kill_pod();
+    std::fs::remove_file(&hold).unwrap();
+    for id in [&first, &second] {
+        let job = fleet.pod(survivor).ended(id).await;
+        assert_eq!(text(&job, "status"), "succeeded", "{job}");
+        assert_eq!(text(&job, "output").trim(), "a readme", "{job}");
+    }
+    let clones = std::fs::read_dir(fleet.shared_path("repos"))
+        .unwrap()
+        .flatten()
+        .filter(|entry| entry.path().join("repo").exists())
+        .count();
+    assert_eq!(clones, 1, "one clone for both");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fleet_in_trouble_loses_nothing_and_runs_nothing_twice_at_once() {
+    needs_redis!("a_fleet_in_trouble_loses_nothing_and_runs_nothing_twice_at_once");
+    let plan = Plan {
+        seed: 20,
+        time: Duration::from_secs(45),
+        pods: 4,
+        jobs: 200,
+        slots: 2,
+        lease: 4,
+        patience: Duration::from_secs(120),
+    };
+    let report = chaos::run(plan.clone()).await.expect("the fleet finishes");
+    let shown = report.json(&plan);
+    assert_eq!(report.violations, [], "{shown:#}");
+    assert_eq!(report.accepted, 200, "{shown:#}");
+    assert!(report.trouble.len() >= 5, "there was trouble: {shown:#}");
+    assert!(report.attempts.keys().any(|n| *n > 1), "jobs were interrupted: {shown:#}");
+    let failed: Option<&usize> = report.ended.get("failed");
+    assert_eq!(failed, None, "{shown:#}");
+}
