@@ -10,6 +10,7 @@
 //! | `GET /jobs/{id}`, `DELETE /jobs/{id}` | the job; cancels it |
 //! | `POST /jobs/{id}/retry` | a new job with the request of one that is over |
 //! | `GET /jobs/{id}/events` | its events, as SSE, lines or pages |
+//! | `GET /pods`, `GET /queue` | the pods of the fleet; what waits |
 //! | `GET /profiles` | every profile |
 //! | `GET /plugins` | every plugin: version, digest, grants and limits by profile, last error |
 //! | `POST /drain`, `GET /drain`, `DELETE /drain` | drains this pod; how far it is; takes it back |
@@ -18,6 +19,7 @@
 mod drain;
 mod error;
 mod events;
+mod fleet;
 mod follow;
 mod guard;
 mod input;
@@ -45,6 +47,7 @@ use crate::config::Config;
 use crate::drain::Drain;
 use crate::job::{JobId, Origin, Record, RequestBody};
 use crate::queue::Queue;
+use crate::queue::redis::PodInfo;
 use crate::service::{Accepted, Readiness, Service, SubmitError};
 
 use error::{Code, Problem};
@@ -89,6 +92,9 @@ pub trait Core: Send + Sync + 'static {
     /// [`SubmitError`]; nothing is stored then.
     async fn retry(&self, id: JobId, key: Option<&str>) -> Result<Accepted, SubmitError>;
 
+    /// The pods of the fleet; without one, this server.
+    fn pods(&self) -> Vec<PodInfo>;
+
     /// Every profile, broken ones with their error.
     async fn profiles(&self) -> Vec<Value>;
 
@@ -129,6 +135,10 @@ impl Core for Service {
         Self::retry(self, id, key).await
     }
 
+    fn pods(&self) -> Vec<PodInfo> {
+        Self::pods(self)
+    }
+
     async fn profiles(&self) -> Vec<Value> {
         Self::profiles(self).await
     }
@@ -154,6 +164,8 @@ pub fn router(core: impl Core) -> Router {
         .route("/jobs/{id}", get(jobs::show).delete(jobs::cancel))
         .route("/jobs/{id}/retry", post(jobs::retry))
         .route("/jobs/{id}/events", get(events::events))
+        .route("/pods", get(fleet::pods))
+        .route("/queue", get(fleet::queue))
         .route("/profiles", get(status::profiles))
         .route("/plugins", get(status::plugins))
         .route(

@@ -16,11 +16,14 @@ mod follow;
 mod init_shared_fs;
 mod job;
 mod jobs;
+mod keys;
 mod logs;
 mod man;
 mod output;
 mod plugin;
+mod pods;
 mod profiles;
+mod queue;
 mod retry;
 mod run;
 mod serve;
@@ -113,6 +116,9 @@ enum Command {
     Drain(drain::Args),
     /// Let a pod that was drained claim jobs again
     Undrain,
+    Pods(pods::Args),
+    Queue(queue::Args),
+    Keys(keys::Args),
     /// List the profiles of the server
     Profiles,
     Plugin(plugin::Args),
@@ -174,6 +180,9 @@ async fn dispatch(command: Command, context: &Context) -> anyhow::Result<ExitCod
         Command::Retry(args) => Box::pin(retry::run(args, context)).await,
         Command::Drain(args) => drain::run(args, context).await,
         Command::Undrain => drain::undo(context).await,
+        Command::Pods(args) => pods::run(args, context).await,
+        Command::Queue(args) => queue::run(args, context).await,
+        Command::Keys(args) => keys::run(&args, context),
         Command::Profiles => profiles::run(context).await,
         Command::Plugin(args) => Box::pin(plugin::run(args, context)).await,
         Command::Status => status::run(context).await,

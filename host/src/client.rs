@@ -28,6 +28,7 @@ pub use self::events::Update;
 
 use crate::drain::DrainStatus;
 use crate::job::{Record, RequestBody, Status};
+use crate::queue::redis::PodInfo;
 
 /// How long a connection may take.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -230,6 +231,27 @@ impl Client {
         }
         let request = self.request(Method::GET, &["plugins"]);
         Ok(self.answer::<Plugins>(request).await?.plugins)
+    }
+
+    /// The pods of the fleet.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn pods(&self) -> Result<Vec<PodInfo>, ClientError> {
+        #[derive(Deserialize)]
+        struct Pods {
+            pods: Vec<PodInfo>,
+        }
+        let request = self.request(Method::GET, &["pods"]);
+        Ok(self.answer::<Pods>(request).await?.pods)
+    }
+
+    /// How full the queue is, and what waits in it.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn queue(&self) -> Result<Value, ClientError> {
+        self.answer(self.request(Method::GET, &["queue"])).await
     }
 
     /// Asks the pod to drain within `seconds`; returns at once.

@@ -17,6 +17,7 @@ use crate::job::{
 };
 use crate::pod::Pod;
 use crate::profile::Profile;
+use crate::queue::redis::{PodFacts, PodInfo, ordinal};
 use crate::queue::{Queue, QueueError};
 
 /// A running server's core.
@@ -27,6 +28,7 @@ pub struct Service {
     stopping: CancellationToken,
     /// Cancelled once every bundled plugin is loaded.
     warm: CancellationToken,
+    started_at: Timestamp,
 }
 
 /// Why a request was not accepted.
@@ -128,6 +130,7 @@ impl Service {
             drain,
             stopping,
             warm,
+            started_at: Timestamp::now(),
         }
     }
 
@@ -299,6 +302,34 @@ impl Service {
                 })?;
         }
         Ok(())
+    }
+
+    /// The pods of the fleet; without one, this server.
+    #[must_use]
+    pub fn pods(&self) -> Vec<PodInfo> {
+        match &self.pod.fleet {
+            Some(fleet) => fleet.pods(),
+            None => vec![self.own_info()],
+        }
+    }
+
+    fn own_info(&self) -> PodInfo {
+        let (config, drain) = (self.config(), self.drain.status());
+        let name = config.pod_name.to_string();
+        PodInfo {
+            life: name.clone(),
+            facts: PodFacts {
+                ordinal: ordinal(&name),
+                pod: name,
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                slots: config.max_parallel_jobs,
+                running: drain.running,
+                draining: drain.seconds_left.is_some(),
+                started_at: self.started_at,
+                seen_at: Timestamp::now(),
+            },
+            expired: false,
+        }
     }
 
     /// Every profile, broken ones with their error.

@@ -41,7 +41,8 @@ fn waiting(fleet: &Fleet, name: &str, gate: &Gate) -> String {
 }
 
 fn tick_until(gate: &Gate) -> String {
-    gate.wait().replace("do sleep 0.02", "do note tick; sleep 0.05")
+    gate.wait()
+        .replace("do sleep 0.02", "do note tick; sleep 0.05")
 }
 
 /// The number of the pod that runs the job.
@@ -83,11 +84,19 @@ async fn ten_jobs_sent_to_one_pod_are_spread_over_three() {
     let gate = gate(&fleet, "go");
     let mut ids = Vec::new();
     for n in 0..10 {
-        ids.push(fleet.pod(0).submit(&waiting(&fleet, &n.to_string(), &gate)).await);
+        ids.push(
+            fleet
+                .pod(0)
+                .submit(&waiting(&fleet, &n.to_string(), &gate))
+                .await,
+        );
     }
     let queued = until("nine of the ten run", || async {
         let jobs = fleet.pod(2).jobs().await;
-        let waiting = jobs.iter().filter(|j| text(j, "status") == "queued").count();
+        let waiting = jobs
+            .iter()
+            .filter(|j| text(j, "status") == "queued")
+            .count();
         (jobs.len() == 10 && waiting == 1).then_some(waiting)
     })
     .await;
@@ -102,7 +111,10 @@ async fn ten_jobs_sent_to_one_pod_are_spread_over_three() {
         assert_eq!(text(&job, "status"), "succeeded", "{job}");
         *spread.entry(Fleet::number_of(&job).unwrap()).or_default() += 1;
     }
-    assert!(spread.len() == 3 && spread.values().all(|n| *n >= 3), "{spread:?}");
+    assert!(
+        spread.len() == 3 && spread.values().all(|n| *n >= 3),
+        "{spread:?}"
+    );
     assert_sound(&fleet, 2, &ids).await;
 }
 
@@ -133,7 +145,10 @@ async fn a_job_is_followed_waited_for_and_cancelled_from_any_pod() {
     })
     .await;
     // Both pods tell the same story.
-    assert_eq!(fleet.pod(0).events(&id).await, fleet.pod(1).events(&id).await);
+    assert_eq!(
+        fleet.pod(0).events(&id).await,
+        fleet.pod(1).events(&id).await
+    );
 }
 
 #[tokio::test]
@@ -156,9 +171,16 @@ async fn a_draining_pod_hands_its_job_to_another_at_once() {
     assert_eq!(fleet.pod(first).get("/readyz").await.status, 503);
     gate.open();
     let job = fleet.pod(first).ended(&id).await;
-    assert_eq!((text(&job, "status"), number(&job, "attempt")), ("succeeded", 2), "{job}");
+    assert_eq!(
+        (text(&job, "status"), number(&job, "attempt")),
+        ("succeeded", 2),
+        "{job}"
+    );
     let events = fleet.pod(second).events(&id).await;
-    assert!(events.iter().any(|e| text(e, "reason") == "hand_off"), "{events:?}");
+    assert!(
+        events.iter().any(|e| text(e, "reason") == "hand_off"),
+        "{events:?}"
+    );
     assert_sound(&fleet, first, &[id]).await;
 }
 
@@ -175,8 +197,16 @@ async fn a_pod_that_is_told_to_end_hands_its_job_to_another() {
     assert_eq!(runner(fleet.pod(second), &id).await, second);
     gate.open();
     let job = fleet.pod(second).ended(&id).await;
-    assert_eq!((text(&job, "status"), number(&job, "attempt")), ("succeeded", 2), "{job}");
-    assert_eq!(number(&job, "interruptions"), 0, "a hand-off is no crash: {job}");
+    assert_eq!(
+        (text(&job, "status"), number(&job, "attempt")),
+        ("succeeded", 2),
+        "{job}"
+    );
+    assert_eq!(
+        number(&job, "interruptions"),
+        0,
+        "a hand-off is no crash: {job}"
+    );
     assert_sound(&fleet, second, &[id]).await;
 }
 
@@ -194,9 +224,17 @@ async fn the_jobs_of_a_killed_pod_run_again_on_another() {
     assert_eq!(runner(fleet.pod(second), &id).await, second);
     gate.open();
     let job = fleet.pod(second).ended(&id).await;
-    assert_eq!((text(&job, "status"), number(&job, "attempt")), ("succeeded", 2), "{job}");
+    assert_eq!(
+        (text(&job, "status"), number(&job, "attempt")),
+        ("succeeded", 2),
+        "{job}"
+    );
     let events = fleet.pod(second).events(&id).await;
-    assert_eq!(events.get(..seen.len()), Some(seen.as_slice()), "what was seen stays so");
+    assert_eq!(
+        events.get(..seen.len()),
+        Some(seen.as_slice()),
+        "what was seen stays so"
+    );
     assert_sound(&fleet, second, &[id]).await;
 }
 
@@ -218,7 +256,11 @@ async fn a_pod_that_was_frozen_beyond_its_lease_ends_nothing_that_is_another_s()
     assert_eq!(text(&fleet.pod(first).job(&id).await, "status"), "running");
     gate.open();
     let job = fleet.pod(first).ended(&id).await;
-    assert_eq!((text(&job, "status"), number(&job, "attempt")), ("succeeded", 2), "{job}");
+    assert_eq!(
+        (text(&job, "status"), number(&job, "attempt")),
+        ("succeeded", 2),
+        "{job}"
+    );
     let (entries, _) = fleet.ledger().read();
     let ends: Vec<u32> = entries
         .iter()
@@ -240,7 +282,9 @@ async fn a_pod_that_only_lost_redis_keeps_its_job() {
     let lives = |is_over: fn(f64, f64) -> bool| {
         let now: Vec<f64> = fleet.redis.ask(&["TIME"]);
         let leases: BTreeMap<String, f64> =
-            fleet.redis.ask(&["ZRANGE", "agenticore:pods", "0", "-1", "WITHSCORES"]);
+            fleet
+                .redis
+                .ask(&["ZRANGE", "agenticore:pods", "0", "-1", "WITHSCORES"]);
         let now = now.first().copied().unwrap_or_default() * 1000.0;
         leases.values().any(|end| is_over(*end, now))
     };
@@ -256,7 +300,11 @@ async fn a_pod_that_only_lost_redis_keeps_its_job() {
     .await;
     fleet.way(first).open();
     let job = fleet.pod(other(&fleet, first)).ended(&id).await;
-    assert_eq!((text(&job, "status"), number(&job, "attempt")), ("succeeded", 1), "{job}");
+    assert_eq!(
+        (text(&job, "status"), number(&job, "attempt")),
+        ("succeeded", 1),
+        "{job}"
+    );
     assert_sound(&fleet, other(&fleet, first), &[id]).await;
 }
 
@@ -271,11 +319,19 @@ async fn what_is_submitted_while_redis_is_down_at_start_runs_once_when_it_is_the
         let task = format!("{} # {n}", fleet.ledger().script(1));
         ids.push(fleet.pod(n % 2).submit(&task).await);
     }
-    assert_eq!(fleet.pod(0).get("/livez").await.status, 200, "Redis is no reason to be restarted");
+    assert_eq!(
+        fleet.pod(0).get("/livez").await.status,
+        200,
+        "Redis is no reason to be restarted"
+    );
     fleet.redis.start_again();
     for id in &ids {
         let job = fleet.pod(0).ended(id).await;
-        assert_eq!((text(&job, "status"), number(&job, "attempt")), ("succeeded", 1), "{job}");
+        assert_eq!(
+            (text(&job, "status"), number(&job, "attempt")),
+            ("succeeded", 1),
+            "{job}"
+        );
     }
     assert_sound(&fleet, 1, &ids).await;
     let jobs = fleet.pod(1).jobs().await;
@@ -302,7 +358,11 @@ async fn a_job_ends_while_redis_is_gone_and_the_fleet_hears_of_it_later() {
     let ids = [id, submitted];
     for id in &ids {
         let job = fleet.pod(other(&fleet, first)).ended(id).await;
-        assert_eq!((text(&job, "status"), number(&job, "attempt")), ("succeeded", 1), "{job}");
+        assert_eq!(
+            (text(&job, "status"), number(&job, "attempt")),
+            ("succeeded", 1),
+            "{job}"
+        );
     }
     assert_sound(&fleet, other(&fleet, first), &ids).await;
 }
@@ -318,7 +378,12 @@ async fn an_emptied_redis_is_filled_again_and_no_job_notices() {
     fleet.pod(0).ended(&over).await;
     let mut ids = vec![over];
     for n in 0..5 {
-        ids.push(fleet.pod(n % 2).submit(&waiting(&fleet, &n.to_string(), &gate)).await);
+        ids.push(
+            fleet
+                .pod(n % 2)
+                .submit(&waiting(&fleet, &n.to_string(), &gate))
+                .await,
+        );
     }
     until("two run", || async {
         let running = fleet.pod(0).get("/jobs?status=running").await;
@@ -334,7 +399,11 @@ async fn an_emptied_redis_is_filled_again_and_no_job_notices() {
     gate.open();
     for id in &ids {
         let job = fleet.pod(1).ended(id).await;
-        assert_eq!((text(&job, "status"), number(&job, "attempt")), ("succeeded", 1), "{job}");
+        assert_eq!(
+            (text(&job, "status"), number(&job, "attempt")),
+            ("succeeded", 1),
+            "{job}"
+        );
     }
     assert_sound(&fleet, 0, &ids).await;
 }
@@ -373,19 +442,25 @@ async fn two_pods_that_clone_one_repository_clone_it_once_also_when_the_first_is
     let body = |n: usize| json!({"task": format!("cat README.md # {n}"), "profile": "shell", "repo_url": repo.url()});
     let first = fleet.pod(0).submit_body(&body(1)).await;
     let second = fleet.pod(0).submit_body(&body(2)).await;
-    let cloning = until("both jobs are at the clone, one of them waiting for the other", || async {
-        let (a, b) = (fleet.pod(0).job(&first).await, fleet.pod(0).job(&second).await);
-        let both = [&a, &b].iter().all(|job| text(job, "status") == "running");
-        let fetches = std::fs::read_to_string(&log).unwrap_or_default();
-        let mut waits = Vec::new();
-        for id in [&first, &second] {
-            let events = fleet.pod(0).events(id).await;
-            waits.push(events.iter().any(|e| text(e, "state") == "waiting"));
-        }
-        let one_waits = waits.iter().filter(|waits| **waits).count() == 1;
-        let holder = if waits.first() == Some(&true) { b } else { a };
-        (both && one_waits && fetches.lines().count() == 1).then_some(holder)
-    })
+    let cloning = until(
+        "both jobs are at the clone, one of them waiting for the other",
+        || async {
+            let (a, b) = (
+                fleet.pod(0).job(&first).await,
+                fleet.pod(0).job(&second).await,
+            );
+            let both = [&a, &b].iter().all(|job| text(job, "status") == "running");
+            let fetches = std::fs::read_to_string(&log).unwrap_or_default();
+            let mut waits = Vec::new();
+            for id in [&first, &second] {
+                let events = fleet.pod(0).events(id).await;
+                waits.push(events.iter().any(|e| text(e, "state") == "waiting"));
+            }
+            let one_waits = waits.iter().filter(|waits| **waits).count() == 1;
+            let holder = if waits.first() == Some(&true) { b } else { a };
+            (both && one_waits && fetches.lines().count() == 1).then_some(holder)
+        },
+    )
     .await;
     let holder = Fleet::number_of(&cloning).unwrap();
     let survivor = other(&fleet, holder);
@@ -421,7 +496,10 @@ async fn a_fleet_in_trouble_loses_nothing_and_runs_nothing_twice_at_once() {
     assert_eq!(report.violations, [], "{shown:#}");
     assert_eq!(report.accepted, 200, "{shown:#}");
     assert!(report.trouble.len() >= 5, "there was trouble: {shown:#}");
-    assert!(report.attempts.keys().any(|n| *n > 1), "jobs were interrupted: {shown:#}");
+    assert!(
+        report.attempts.keys().any(|n| *n > 1),
+        "jobs were interrupted: {shown:#}"
+    );
     let failed: Option<&usize> = report.ended.get("failed");
     assert_eq!(failed, None, "{shown:#}");
 }

@@ -208,7 +208,7 @@ impl RedisStore {
     /// Leaves the fleet: a pod that runs nothing more need not be waited for.
     pub async fn leave(&self) {
         claims::tidy(&self.inner).await;
-        lease::bury(&self.inner, &self.inner.life).await;
+        lease::bury(&self.inner, &self.inner.life, true).await;
     }
 }
 

@@ -16,6 +16,7 @@ use crate::git::UrlPolicy;
 use crate::job::{
     EventBody, Idempotency, Job, JobId, LogStream, Origin, Outcome, RequestBody, RequestPolicy, Run,
 };
+use crate::queue::redis::PodInfo;
 use crate::queue::{Lease, Queue};
 use crate::service::{Accepted, Check, Readiness, SubmitError};
 
@@ -182,6 +183,10 @@ impl Core for Fake {
             ..Origin::default()
         };
         self.submit_from(body, origin).await
+    }
+
+    fn pods(&self) -> Vec<PodInfo> {
+        Vec::new()
     }
 
     async fn profiles(&self) -> Vec<Value> {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
@@ -28,6 +28,8 @@ pub(super) struct Keeper {
     renewed: Option<Instant>,
     /// When the volume was written last.
     witnessed: Option<Instant>,
+    /// The longest time that the volume heard nothing, since the last renewal that Redis took.
+    silence: Duration,
     /// How often the list of claimed jobs was longer than it should be, in a row.
     surplus: u32,
     was_down: bool,
@@ -41,6 +43,7 @@ impl Keeper {
             inner,
             renewed: None,
             witnessed: None,
+            silence: Duration::ZERO,
             surplus: 0,
             was_down: true,
             beats: 0,
@@ -67,11 +70,11 @@ impl Keeper {
     pub(super) async fn beat(&mut self) {
         self.count();
         let began = Instant::now();
-        let mut said = say(&self.inner).await;
+        let mut said = self.say().await;
         if let Ok(Beat::Emptied) = said {
             self.was_down = true;
             rebuild::run(&self.inner).await;
-            said = say(&self.inner).await;
+            said = self.say().await;
         }
         match said {
             Ok(Beat::Alive {
@@ -86,6 +89,7 @@ impl Keeper {
                     self.lose_all("its lease was over, and its jobs are another pod's now");
                 }
                 self.renewed = Some(began);
+                self.silence = Duration::ZERO;
                 self.learn(&expired, &facts);
                 rebuild::check(&self.inner, &epoch).await;
                 if std::mem::take(&mut self.was_down) {
@@ -113,9 +117,24 @@ impl Keeper {
         }
     }
 
+    /// Says that the pod lives. While Redis lets it wait the volume hears of it all the same.
+    async fn say(&mut self) -> Result<Beat, QueueError> {
+        let inner = self.inner.clone();
+        let mut saying = std::pin::pin!(say(&inner));
+        loop {
+            tokio::select! {
+                said = &mut saying => return said,
+                () = tokio::time::sleep(inner.settings.lease / RENEWALS) => self.count(),
+            }
+        }
+    }
+
     fn count(&mut self) {
         if !self.inner.settings.shared {
             return;
+        }
+        if let Some(at) = self.witnessed {
+            self.silence = self.silence.max(at.elapsed());
         }
         match self.witness.beat(&self.inner.life) {
             Ok(()) => self.witnessed = Some(Instant::now()),
@@ -125,11 +144,12 @@ impl Keeper {
         }
     }
 
-    /// Without Redis and without a witness others may run this pod's jobs by now.
+    /// Without Redis and without a witness others may run this pod's jobs by now, also where the witness was silent for a while only.
     fn judge_itself(&mut self) {
         let lease = self.inner.settings.lease;
-        let last = self.renewed.max(self.witnessed);
-        if self.inner.settings.shared && last.is_none_or(|at| at.elapsed() > lease) {
+        let is_over = |at: Option<Instant>| at.is_none_or(|at| at.elapsed() >= lease);
+        let was_silent = self.silence >= lease || is_over(self.witnessed);
+        if self.inner.settings.shared && was_silent && is_over(self.renewed) {
             self.lose_all("neither Redis nor the volume could be told that it lives");
         }
     }
@@ -203,6 +223,9 @@ impl Keeper {
 
 /// Puts every job of a life whose lease is over back into the queue.
 async fn reclaim(inner: &Inner, life: &str, ordinal: Option<u32>) -> Result<(), QueueError> {
+    if !condemn(inner, life).await? {
+        return Ok(());
+    }
     let ids = claims::listed(inner, life).await?;
     if !ids.is_empty() {
         tracing::warn!(
@@ -229,12 +252,27 @@ async fn reclaim(inner: &Inner, life: &str, ordinal: Option<u32>) -> Result<(), 
                 .await?;
         }
     }
-    bury(inner, life).await;
+    bury(inner, life, false).await;
     Ok(())
 }
 
-/// Forgets a life that has no jobs.
-pub(super) async fn bury(inner: &Inner, life: &str) {
+/// Decides that a life's lease is over, which it is told with its next renewal; false: it was renewed meanwhile.
+pub(super) async fn condemn(inner: &Inner, life: &str) -> Result<bool, QueueError> {
+    let condemned: u8 = inner
+        .link
+        .call("take back the jobs of a pod", async |c| {
+            scripts::CONDEMN
+                .key(inner.keys.pods())
+                .arg(life)
+                .invoke_async(c)
+                .await
+        })
+        .await?;
+    Ok(condemned == 1)
+}
+
+/// Forgets a life that has no jobs; one whose lease is not over only where `leaves` says that it goes by itself.
+pub(super) async fn bury(inner: &Inner, life: &str, leaves: bool) {
     let buried: Result<u8, _> = inner
         .link
         .call("forget a pod", async |c| {
@@ -245,6 +283,7 @@ pub(super) async fn bury(inner: &Inner, life: &str) {
                 .key(inner.keys.busy())
                 .key(inner.keys.floor())
                 .arg(life)
+                .arg(u8::from(leaves))
                 .invoke_async(c)
                 .await
         })

@@ -25,6 +25,7 @@ script!(TAKE, "take.lua");
 script!(GIVE_BACK, "give_back.lua");
 script!(BEAT, "beat.lua");
 script!(BURY, "bury.lua");
+script!(CONDEMN, "condemn.lua");
 script!(FORGET, "forget.lua");
 script!(RESTORE, "restore.lua");
 script!(UNLOCK, "unlock.lua");
@@ -262,7 +263,7 @@ impl Taken {
 pub(super) enum Beat {
     /// The lease is renewed.
     Alive {
-        /// Whether the pod had none before: whatever it ran is another's now.
+        /// Whether the pod had none before, or was condemned: whatever it ran is another's now.
         is_new: bool,
         /// Differs after every rebuild of an emptied store.
         epoch: String,

@@ -154,6 +154,30 @@ async fn a_paused_pod_that_wakes_up_is_told_that_its_jobs_are_gone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_pod_that_is_condemned_cannot_renew_its_lease_in_silence() {
+    let Some(fleet) = Fleet::start() else { return };
+    let (a, b) = (fleet.pod("pod-0").await, fleet.pod("pod-1").await);
+    b.submit(job("x")).await.unwrap();
+    let held = claim(&a).await;
+    kill(&a);
+    kill(&b);
+    let mut keeper = lease::Keeper::new(a.inner.clone());
+    keeper.renewed_before();
+    let condemn = async || lease::condemn(&b.inner, &a.inner.life).await.unwrap();
+    assert!(!condemn().await, "its lease is not over");
+    // Late, and nobody has decided yet: it goes on.
+    tokio::time::sleep(LEASE).await;
+    keeper.beat().await;
+    assert!(!held.lease.lost.is_cancelled());
+    assert!(!condemn().await, "it was renewed");
+    // It was decided, and its jobs are about to be taken back.
+    tokio::time::sleep(LEASE).await;
+    assert!(condemn().await);
+    keeper.beat().await;
+    assert!(held.lease.lost.is_cancelled());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_pod_that_lost_redis_and_lives_on_the_volume_keeps_its_jobs() {
     let Some(fleet) = Fleet::start() else { return };
     let (a, b) = (fleet.pod("pod-0").await, fleet.pod("pod-1").await);
