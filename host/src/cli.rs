@@ -12,7 +12,10 @@ mod context;
 mod drain;
 mod events;
 mod exit;
+mod export;
 mod follow;
+mod fsck;
+mod import;
 mod init_shared_fs;
 mod job;
 mod jobs;
@@ -119,6 +122,9 @@ enum Command {
     Pods(pods::Args),
     Queue(queue::Args),
     Keys(keys::Args),
+    Fsck(fsck::Args),
+    Export(export::Args),
+    Import(import::Args),
     /// List the profiles of the server
     Profiles,
     Plugin(plugin::Args),
@@ -182,6 +188,9 @@ async fn dispatch(command: Command, context: &Context) -> anyhow::Result<ExitCod
         Command::Undrain => drain::undo(context).await,
         Command::Pods(args) => pods::run(args, context).await,
         Command::Queue(args) => queue::run(args, context).await,
+        Command::Export(args) => export::run(args, context).await,
+        Command::Import(args) => import::run(args, context).await,
+        Command::Fsck(args) => fsck::run(args, context).await,
         Command::Keys(args) => keys::run(&args, context),
         Command::Profiles => profiles::run(context).await,
         Command::Plugin(args) => Box::pin(plugin::run(args, context)).await,

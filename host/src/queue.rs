@@ -9,6 +9,7 @@
 pub mod embedded;
 mod event_log;
 mod files;
+pub mod import;
 pub mod redis;
 #[cfg(test)]
 pub(crate) mod suite;

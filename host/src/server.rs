@@ -223,21 +223,12 @@ impl Host {
 
 /// Opens the store that the settings name, and the fleet behind it.
 async fn store(config: &Config) -> anyhow::Result<(Arc<dyn Queue>, Option<RedisStore>)> {
-    let Some(address) = &config.redis else {
+    let Some(settings) = redis::Settings::of(config) else {
         let jobs_dir = config.jobs_dir.clone();
         let queue = tokio::task::spawn_blocking(move || Embedded::open(&jobs_dir)).await??;
         return Ok((Arc::new(queue), None));
     };
-    let fleet = RedisStore::open(redis::Settings {
-        address: address.clone(),
-        prefix: config.redis_prefix.clone(),
-        jobs_dir: config.jobs_dir.clone(),
-        shared: config.shared_root.is_some(),
-        pod: config.pod_name.clone(),
-        slots: config.max_parallel_jobs,
-        lease: config.lease,
-    })
-    .await?;
+    let fleet = RedisStore::open(settings).await?;
     Ok((Arc::new(fleet.clone()), Some(fleet)))
 }
 

@@ -503,3 +503,204 @@ async fn a_fleet_in_trouble_loses_nothing_and_runs_nothing_twice_at_once() {
     let failed: Option<&usize> = report.ended.get("failed");
     assert_eq!(failed, None, "{shown:#}");
 }
+
+#[tokio::test]
+async fn the_pods_and_the_queue_are_shown_by_any_pod() {
+    needs_redis!("the_pods_and_the_queue_are_shown_by_any_pod");
+    let fleet = Fleet::start(2, Redis::durable(), |_, builder| {
+        builder.env("AGENTICORE_MAX_PARALLEL_JOBS", "1")
+    });
+    let gate = gate(&fleet, "go");
+    let mut ids = Vec::new();
+    for n in 0..3 {
+        ids.push(
+            fleet
+                .pod(0)
+                .submit(&waiting(&fleet, &n.to_string(), &gate))
+                .await,
+        );
+    }
+    until("both pods are seen at work", || async {
+        let pods = fleet.pod(1).get("/pods").await.body;
+        let all = pods["pods"].as_array().cloned().unwrap_or_default();
+        let busy = all.iter().filter(|pod| number(pod, "running") == 1).count();
+        (busy == 2 && number(&pods, "count") == 2).then_some(())
+    })
+    .await;
+    let queue = fleet.pod(0).get("/queue").await.body;
+    assert_eq!(
+        (number(&queue, "queued"), number(&queue, "running")),
+        (1, 2),
+        "{queue}"
+    );
+    assert_eq!(text(&queue["jobs"][0], "id"), ids[2], "{queue}");
+    let shown = fleet.pod(1).cli(&["queue", "-o", "id"]).await;
+    assert_eq!(shown.stdout.trim(), ids[2], "{shown:?}");
+
+    drop(fleet.pod(1).cli(&["drain", "--timeout", "0"]).await);
+    until("the drain is seen by the other pod", || async {
+        let shown = fleet.pod(0).cli(&["pods", "--json"]).await.json();
+        let pods = shown.as_array().cloned().unwrap_or_default();
+        let drains = |pod: &&serde_json::Value| pod["draining"] == json!(true);
+        let names: Vec<&str> = pods.iter().filter(drains).map(|p| text(p, "pod")).collect();
+        (names == ["agenticore-1"]).then_some(())
+    })
+    .await;
+    gate.open();
+    assert_sound(&fleet, 0, &ids).await;
+}
+
+#[tokio::test]
+async fn the_keys_that_are_listed_are_those_in_redis() {
+    needs_redis!("the_keys_that_are_listed_are_those_in_redis");
+    let fleet = Fleet::start(1, Redis::durable(), |_, builder| {
+        builder.env("REDIS_KEY_PREFIX", "other")
+    });
+    let gate = gate(&fleet, "go");
+    let id = fleet.pod(0).submit(&waiting(&fleet, "x", &gate)).await;
+    runner(fleet.pod(0), &id).await;
+    let listed = fleet.pod(0).cli(&["keys", "--json"]).await.json();
+    let families: Vec<String> = listed
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|key| {
+            text(key, "key")
+                .split('{')
+                .next()
+                .unwrap_or_default()
+                .to_owned()
+        })
+        .collect();
+    assert!(families.contains(&"other:queue".to_owned()), "{families:?}");
+    let there: Vec<String> = fleet.redis.ask(&["KEYS", "*"]);
+    for key in &there {
+        assert!(
+            families.iter().any(|family| key.starts_with(family)),
+            "{key} is not listed"
+        );
+    }
+    assert!(there.len() > 5, "{there:?}");
+    gate.open();
+    fleet.pod(0).ended(&id).await;
+}
+
+#[tokio::test]
+async fn what_disagrees_is_found_and_repaired() {
+    needs_redis!("what_disagrees_is_found_and_repaired");
+    let fleet = Fleet::start(1, Redis::durable(), |_, builder| {
+        builder.env("AGENTICORE_MAX_PARALLEL_JOBS", "1")
+    });
+    let pod = fleet.pod(0);
+    let gate = gate(&fleet, "go");
+    let over = pod.submit(&fleet.ledger().script(0)).await;
+    pod.ended(&over).await;
+    let forgotten = pod.submit("true # forgotten").await;
+    pod.ended(&forgotten).await;
+    let running = pod.submit(&waiting(&fleet, "running", &gate)).await;
+    runner(pod, &running).await;
+    let waits = pod.submit(&fleet.ledger().script(1)).await;
+    assert_eq!(pod.cli(&["fsck"]).await.code, Some(0), "all is well");
+
+    let nobody = "01890a5d-ac96-774b-bcce-b302099a8057";
+    fleet
+        .redis
+        .ask::<()>(&["LREM", "agenticore:queue", "0", &waits]);
+    fleet
+        .redis
+        .ask::<()>(&["RPUSH", "agenticore:queue", nobody]);
+    fleet
+        .redis
+        .ask::<()>(&["SREM", "agenticore:demand", &running]);
+    fleet
+        .redis
+        .ask::<()>(&["DEL", &format!("agenticore:job:{forgotten}")]);
+    fleet
+        .redis
+        .ask::<()>(&["ZREM", "agenticore:index", &forgotten]);
+    std::fs::remove_file(fleet.shared_path(&format!("job-state/{over}.json"))).unwrap();
+    std::fs::create_dir_all(fleet.shared_path(&format!("jobs/{nobody}"))).unwrap();
+    let found = pod.cli(&["fsck", "--json"]).await;
+    assert_eq!(found.code, Some(1), "{found:?}");
+    let mut kinds: Vec<(String, String)> = found
+        .json()
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|f| (text(f, "kind").to_owned(), text(f, "subject").to_owned()))
+        .collect();
+    kinds.sort();
+    let expected = [
+        ("copy_behind", over.as_str()),
+        ("demand", &running),
+        ("only_on_volume", &forgotten),
+        ("orphan_folder", nobody),
+        ("queue_without_job", nobody),
+        ("waits_nowhere", &waits),
+    ];
+    let expected = expected.map(|(kind, subject)| (kind.to_owned(), subject.to_owned()));
+    assert_eq!(kinds, expected);
+
+    let repaired = pod.cli(&["fsck", "--repair"]).await;
+    assert_eq!(repaired.code, Some(0), "{repaired:?}");
+    gate.open();
+    for id in [&running, &waits] {
+        assert_eq!(text(&pod.ended(id).await, "status"), "succeeded");
+    }
+    assert_eq!(text(&pod.job(&forgotten).await, "status"), "succeeded");
+    assert!(!fleet.shared_path(&format!("jobs/{nobody}")).exists());
+}
+
+#[tokio::test]
+async fn the_jobs_of_a_single_server_move_into_a_fleet_and_back() {
+    needs_redis!("the_jobs_of_a_single_server_move_into_a_fleet_and_back");
+    let mut single = World::builder()
+        .env("AGENTICORE_MAX_PARALLEL_JOBS", "1")
+        .start();
+    let fleet = Fleet::of(2);
+    let gate = gate(&fleet, "go");
+    let over = single.submit("echo told once").await;
+    let before = single.ended(&over).await;
+    let running = single
+        .submit(&format!("echo begun; {}; echo done", gate.wait()))
+        .await;
+    single.logged(&running, "begun").await;
+    let waits = single.submit("echo later").await;
+    let file = fleet.shared_path("export").display().to_string();
+    let exported = single.cli(&["export", &file]).await;
+    assert_eq!(exported.code, Some(0), "{exported:?}");
+    single.kill_pod();
+
+    let imported = fleet.pod(0).cli(&["import", &file, "--json"]).await;
+    assert_eq!(
+        imported.json(),
+        json!({"imported": 3, "already_there": 0}),
+        "{imported:?}"
+    );
+    gate.open();
+    let after = fleet.pod(1).ended(&over).await;
+    assert_eq!(text(&after, "output"), text(&before, "output"));
+    for id in [&running, &waits] {
+        let job = fleet.pod(1).ended(id).await;
+        assert_eq!(text(&job, "status"), "succeeded", "{job}");
+        let events = fleet.pod(0).events(id).await;
+        let seqs: Vec<u64> = events.iter().map(|event| number(event, "seq")).collect();
+        assert!(seqs.iter().copied().eq(1..=seqs.len() as u64), "{seqs:?}");
+    }
+    let again = fleet.pod(0).cli(&["import", &file, "--json"]).await;
+    assert_eq!(
+        again.json(),
+        json!({"imported": 0, "already_there": 3}),
+        "{again:?}"
+    );
+
+    // And back, into a server that never saw them.
+    let file = fleet.shared_path("back").display().to_string();
+    assert_eq!(fleet.pod(1).cli(&["export", &file]).await.code, Some(0));
+    let mut back = World::builder().idle();
+    assert_eq!(back.cli(&["import", &file]).await.code, Some(0));
+    back.boot();
+    for id in [&over, &running, &waits] {
+        assert_eq!(text(&back.job(id).await, "status"), "succeeded");
+    }
+}

@@ -16,6 +16,7 @@ mod change;
 mod claims;
 mod clone_lock;
 mod facts;
+mod fsck;
 mod held;
 mod hub;
 mod keys;
@@ -44,12 +45,14 @@ use self::hub::Hub;
 use self::link::Link;
 use self::mirror::Mirror;
 use super::{Claim, Cursor, Depth, Filter, Lease, Page, Queue, QueueError, guard};
+use crate::config::Config;
 use crate::job::{
     Event, EventBody, Idempotency, Job, JobId, Outcome, PodName, Record, Requeue, Run, Transition,
 };
 
 pub use self::clone_lock::RedisLock;
 pub use self::facts::{PodFacts, PodInfo, ordinal};
+pub use self::fsck::{Finding, Inspector, Kind as FindingKind};
 pub use self::hub::Changed;
 pub use self::keys::{KeyInfo, Keys, SCHEMA};
 pub use self::link::Address;
@@ -71,6 +74,22 @@ pub struct Settings {
     pub slots: usize,
     /// How long a pod that does not answer keeps its jobs.
     pub lease: Duration,
+}
+
+impl Settings {
+    /// The fleet that a pod's settings name; none: the embedded store.
+    #[must_use]
+    pub fn of(config: &Config) -> Option<Self> {
+        Some(Self {
+            address: config.redis.clone()?,
+            prefix: config.redis_prefix.clone(),
+            jobs_dir: config.jobs_dir.clone(),
+            shared: config.shared_root.is_some(),
+            pod: config.pod_name.clone(),
+            slots: config.max_parallel_jobs,
+            lease: config.lease,
+        })
+    }
 }
 
 /// The store. Clones are handles to the same one; the last one that goes ends its tasks.
@@ -107,6 +126,9 @@ struct Inner {
     epoch: Mutex<Option<String>>,
 }
 
+/// Those who ask for claims.
+type Requests = mpsc::UnboundedReceiver<oneshot::Sender<Claim>>;
+
 /// The tasks of a store; they end with it.
 struct Tasks(CancellationToken);
 
@@ -122,6 +144,22 @@ impl RedisStore {
     /// # Errors
     /// [`QueueError::Storage`] when the jobs directory cannot be used, [`QueueError::Redis`] when the address makes no sense.
     pub async fn open(settings: Settings) -> Result<Self, QueueError> {
+        let (inner, requests) = Self::inner(settings)?;
+        let end = CancellationToken::new();
+        // The first renewal, so that a store with a Redis works as soon as it is there.
+        let mut keeper = lease::Keeper::new(inner.clone());
+        keeper.beat().await;
+        spawn(&end, keeper.run());
+        spawn(&end, claims::fetch(inner.clone(), requests));
+        spawn(&end, reads::follow_changes(inner.clone()));
+        Ok(Self {
+            inner,
+            _tasks: Arc::new(Tasks(end)),
+        })
+    }
+
+    /// What a store is made of, without any task that takes part in the fleet.
+    fn inner(settings: Settings) -> Result<(Arc<Inner>, Requests), QueueError> {
         let link = Link::new(&settings.address).map_err(|detail| QueueError::Redis {
             doing: "use REDIS_URL",
             address: settings.address.shown(),
@@ -149,17 +187,16 @@ impl RedisStore {
             epoch: Mutex::default(),
             settings,
         });
-        let end = CancellationToken::new();
-        // The first renewal, so that a store with a Redis works as soon as it is there.
-        let mut keeper = lease::Keeper::new(inner.clone());
-        keeper.beat().await;
-        spawn(&end, keeper.run());
-        spawn(&end, claims::fetch(inner.clone(), requests));
-        spawn(&end, reads::follow_changes(inner.clone()));
-        Ok(Self {
-            inner,
-            _tasks: Arc::new(Tasks(end)),
-        })
+        Ok((inner, requests))
+    }
+
+    /// Puts into Redis what the jobs directory has and Redis does not, without taking part in the fleet.
+    ///
+    /// # Errors
+    /// [`QueueError`] when Redis or the directory cannot be used.
+    pub async fn put_back(settings: Settings) -> Result<(), QueueError> {
+        let (inner, _) = Self::inner(settings)?;
+        rebuild::put_back_now(&inner).await
     }
 
     /// The names of the keys.

@@ -36,6 +36,11 @@ pub(super) async fn run(inner: &Inner) {
     }
 }
 
+/// Adds what the copies know to the store, whoever asks for it, and says that it is whole if it was emptied.
+pub(super) async fn put_back_now(inner: &Inner) -> Result<(), QueueError> {
+    locked(inner, true).await.map(drop)
+}
+
 /// Adds what this pod's copies know to a store that another pod rebuilt.
 pub(super) async fn check(inner: &Inner, epoch: &str) {
     let known = guard(&inner.epoch).replace(epoch.to_owned());

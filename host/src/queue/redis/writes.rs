@@ -698,3 +698,23 @@ pub(super) fn emptied(inner: &Inner) -> QueueError {
         detail: "it was emptied; the pods are putting the jobs back".to_owned(),
     }
 }
+
+/// Brings the copy of a job up to what Redis says of it.
+pub(super) async fn copy_again(inner: &Inner, id: JobId) -> Result<(), QueueError> {
+    let (job, version) = reads::load(inner, id).await?;
+    let json = serde_json::to_string(&change::record(&job, version - 1)).ok();
+    let seq: u64 = inner
+        .link
+        .call("look at a job", async |c| {
+            redis::cmd("HGET")
+                .arg(inner.keys.job(id))
+                .arg("seq")
+                .query_async(c)
+                .await
+        })
+        .await?;
+    let mirrored = inner
+        .blocking(move |mirror| mirror.last_event(id))
+        .await??;
+    copy_to(inner, id, json, Vec::new(), seq, mirrored).await
+}

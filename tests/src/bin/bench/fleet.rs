@@ -199,15 +199,13 @@ pub(crate) async fn throughput() -> Result<Vec<Measure>> {
 
     bench.commands();
     let started = Instant::now();
-    let (accepted, done) = tokio::join!(
-        enqueue(&store, MANY, JOBS),
-        execute(&store, MANY, JOBS)
-    );
+    let (accepted, done) = tokio::join!(enqueue(&store, MANY, JOBS), execute(&store, MANY, JOBS));
     (accepted?, done?);
     let through = per_second(JOBS, started);
     let commands = bench.commands();
     let all: u64 = commands.values().sum();
-    let is_call = |name: &str| name.starts_with("eval") || matches!(name, "blmove" | "xread" | "xrange");
+    let is_call =
+        |name: &str| name.starts_with("eval") || matches!(name, "blmove" | "xread" | "xrange");
     let calls: u64 = commands
         .iter()
         .filter(|(name, _)| is_call(name))
@@ -242,8 +240,7 @@ pub(crate) async fn pickup() -> Result<Vec<Measure>> {
     let bench = Bench::new()?;
     let store = bench.pod("bench-0", 4).await?;
     let submitter = bench.pod("submitter", 0).await?;
-    let mut times = Times::default();
-    let mut floor = Times::default();
+    let (mut times, mut all, mut floor) = (Times::default(), Times::default(), Times::default());
     let mut connection = bench.connection().await?;
     for number in 0..WARM + TIMED {
         let waits = {
@@ -255,6 +252,7 @@ pub(crate) async fn pickup() -> Result<Vec<Measure>> {
         };
         // The claim waits in Redis before the job comes.
         tokio::time::sleep(Duration::from_millis(4)).await;
+        let begun = Instant::now();
         submitter.submit(job(&payload(number))?).await?;
         let accepted = Instant::now();
         let (claim, at) = waits.await??;
@@ -263,6 +261,7 @@ pub(crate) async fn pickup() -> Result<Vec<Measure>> {
         let _: String = redis::cmd("PING").query_async(&mut connection).await?;
         if number >= WARM {
             times.add(at.saturating_duration_since(accepted));
+            all.add(at.saturating_duration_since(begun));
             floor.add(started.elapsed());
         }
     }
@@ -275,6 +274,8 @@ pub(crate) async fn pickup() -> Result<Vec<Measure>> {
                 .beside(floor.quantile(share)?, beside)
                 .target(target),
         );
+        let what = format!("the same with the submission, {name}");
+        row.push(Measure::new(what, all.quantile(share)?, "ms"));
     }
     Ok(row)
 }

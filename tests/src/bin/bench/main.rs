@@ -5,6 +5,7 @@
 //!
 //! A row is a function from nothing to [`Measure`]s; [`ROWS`] lists them. `cargo xtask bench` builds a release and runs this.
 
+mod fleet;
 mod http;
 mod jobs;
 mod load;
@@ -28,7 +29,7 @@ struct Row {
 }
 
 /// Every row, in the order of the report.
-const ROWS: [Row; 7] = [
+const ROWS: [Row; 10] = [
     Row {
         name: "start",
         run: || resources::start().boxed(),
@@ -56,6 +57,18 @@ const ROWS: [Row; 7] = [
     Row {
         name: "lists",
         run: || http::lists().boxed(),
+    },
+    Row {
+        name: "queue",
+        run: || fleet::throughput().boxed(),
+    },
+    Row {
+        name: "pickup",
+        run: || fleet::pickup().boxed(),
+    },
+    Row {
+        name: "recovery",
+        run: || fleet::recovery().boxed(),
     },
 ];
 
