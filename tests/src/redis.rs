@@ -31,6 +31,10 @@ impl Redis {
             .status()
             .is_ok_and(|status| status.success());
         if !there {
+            assert!(
+                std::env::var_os("CI").is_none(),
+                "{test}: redis-server is missing"
+            );
             skip(test, "redis-server is not installed");
         }
         there
@@ -219,14 +223,13 @@ fn ping(url: &str) -> bool {
         .is_ok_and(|mut connection| connection.check_connection())
 }
 
-/// A port that nobody listens on at this moment.
+/// A port that nobody listens on, and that no connection of another process is given: those come from higher numbers.
 ///
 /// # Panics
 /// When this machine has none.
 #[must_use]
 pub fn free_port() -> u16 {
-    std::net::TcpListener::bind(("127.0.0.1", 0))
-        .and_then(|listener| listener.local_addr())
-        .expect("a free port")
-        .port()
+    let ports = std::iter::repeat_with(|| fastrand::u16(12_000..32_000));
+    let is_free = |port: &u16| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    ports.take(1_000).find(is_free).expect("a free port")
 }
