@@ -11,6 +11,7 @@
 //! | `POST /jobs/{id}/retry` | a new job with the request of one that is over |
 //! | `GET /jobs/{id}/events` | its events, as SSE, lines or pages |
 //! | `GET /pods`, `GET /queue` | the pods of the fleet; what waits |
+//! | `GET /events` | what changes in all jobs, the queue and the pods, as SSE |
 //! | `GET /profiles` | every profile |
 //! | `GET /plugins` | every plugin: version, digest, grants and limits by profile, last error |
 //! | `POST /drain`, `GET /drain`, `DELETE /drain` | drains this pod; how far it is; takes it back |
@@ -166,6 +167,7 @@ pub fn router(core: impl Core) -> Router {
         .route("/jobs/{id}/events", get(events::events))
         .route("/pods", get(fleet::pods))
         .route("/queue", get(fleet::queue))
+        .route("/events", get(fleet::events))
         .route("/profiles", get(status::profiles))
         .route("/plugins", get(status::plugins))
         .route(

@@ -8,6 +8,7 @@
 
 pub mod embedded;
 mod event_log;
+mod feed;
 mod files;
 pub mod import;
 pub mod redis;
@@ -21,8 +22,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use tokio::sync::watch;
+use tokio::sync::{broadcast, watch};
 use tokio_util::sync::CancellationToken;
+
+pub use self::feed::Changed;
 
 use crate::job::{
     Event, EventBody, Fence, Idempotency, IllegalTransition, Job, JobId, Outcome, PodName, Record,
@@ -121,6 +124,15 @@ pub trait Queue: Send + Sync + 'static {
     /// # Errors
     /// [`QueueError::NotFound`] or [`QueueError::Storage`].
     async fn watch(&self, id: JobId) -> Result<watch::Receiver<u64>, QueueError>;
+
+    /// Everything that changes from now on, in any job. A receiver that is too slow is told that it missed something.
+    fn changes(&self) -> broadcast::Receiver<Changed>;
+
+    /// The changes after the place `at`, at most about a thousand; none: the place is not known any more.
+    ///
+    /// # Errors
+    /// [`QueueError::Storage`] or [`QueueError::Redis`].
+    async fn changes_after(&self, at: &str) -> Result<Option<Vec<Changed>>, QueueError>;
 
     /// How many jobs wait and run.
     async fn depth(&self) -> Depth;

@@ -704,3 +704,61 @@ async fn the_jobs_of_a_single_server_move_into_a_fleet_and_back() {
         assert_eq!(text(&back.job(id).await, "status"), "succeeded");
     }
 }
+
+/// Reads the fleet's stream until `wanted` is in it, and returns what came.
+async fn stream_until(pod: &World, after: Option<&str>, wanted: &str) -> String {
+    let mut request = pod.request(reqwest::Method::GET, "/events");
+    if let Some(after) = after {
+        request = request.header("last-event-id", after);
+    }
+    let mut response = request.send().await.unwrap();
+    assert_eq!(response.status().as_u16(), 200);
+    let mut text = String::new();
+    let reading = async {
+        while !text.contains(wanted) {
+            let chunk = response.chunk().await.unwrap().expect("the stream goes on");
+            text.push_str(&String::from_utf8_lossy(&chunk));
+        }
+    };
+    tokio::time::timeout(agenticore_tests::PATIENCE, reading)
+        .await
+        .unwrap_or_else(|_| panic!("{wanted:?} does not come"));
+    text
+}
+
+#[tokio::test]
+async fn the_stream_of_the_fleet_goes_on_at_another_pod_where_it_was() {
+    needs_redis!("the_stream_of_the_fleet_goes_on_at_another_pod_where_it_was");
+    let fleet = Fleet::of(2);
+    let (one, two) = (fleet.pod(0), fleet.pod(1));
+    let gate = gate(&fleet, "go");
+    let first = tokio::join!(stream_until(one, None, "\"kind\":\"status\""), async {
+        one.submit(&waiting(&fleet, "x", &gate)).await
+    });
+    let (seen, id) = first;
+    assert!(
+        seen.contains("event: pods") || seen.contains("event: queue"),
+        "{seen}"
+    );
+    let place = seen
+        .lines()
+        .rev()
+        .find_map(|line| line.strip_prefix("id: "))
+        .expect("a place");
+    gate.open();
+    two.ended(&id).await;
+    // What was missed meanwhile is told by the other pod, and nothing twice.
+    let later = two.submit("true # later").await;
+    let rest = stream_until(two, Some(place), &later).await;
+    assert!(rest.contains(&id), "the end of the first job: {rest}");
+    assert!(!rest.contains("event: reset"), "{rest}");
+    let ids: Vec<&str> = rest
+        .lines()
+        .filter_map(|line| line.strip_prefix("id: "))
+        .collect();
+    let mut unique = ids.clone();
+    unique.dedup();
+    assert!(!ids.contains(&place) && unique == ids, "{ids:?}");
+    let unknown = stream_until(two, Some("12-0"), "event: reset").await;
+    assert!(unknown.contains("event: reset"));
+}

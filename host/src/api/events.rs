@@ -71,7 +71,12 @@ pub(super) async fn events(
         Form::Lines { follow } => lines(batches(&core, id, follower, follow)),
         _ => sse(batches(&core, id, follower, true), KEEP_ALIVE),
     };
-    let headers = response.headers_mut();
+    never_buffered(response.headers_mut());
+    Ok(response)
+}
+
+/// Whatever stands between must pass each frame on as it comes.
+pub(super) fn never_buffered(headers: &mut HeaderMap) {
     headers.insert(
         header::CACHE_CONTROL,
         HeaderValue::from_static("no-cache, no-transform"),
@@ -80,7 +85,6 @@ pub(super) async fn events(
         HeaderName::from_static("x-accel-buffering"),
         HeaderValue::from_static("no"),
     );
-    Ok(response)
 }
 
 fn form(params: &Params) -> Result<Form, Problem> {

@@ -1,18 +1,33 @@
-//! The pods of the fleet, and what waits.
+//! The pods of the fleet, what waits, and the stream of all that changes.
 
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use async_stream::stream;
 use axum::Json;
 use axum::extract::State;
+use axum::http::{HeaderMap, Uri};
+use axum::response::sse::{Event as Frame, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use futures::{Stream, StreamExt};
 use jiff::Timestamp;
 use serde::Serialize;
+use serde_json::{Value, json};
+use tokio::sync::broadcast::error::RecvError;
 
 use super::Shared;
 use super::error::Problem;
+use super::input::Params;
 use crate::job::{Record, Status};
-use crate::queue::Filter;
 use crate::queue::redis::PodInfo;
+use crate::queue::{Changed, Filter};
 
 /// How many waiting jobs are shown.
 const SHOWN: usize = 50;
+/// How often the pods and the queue are looked at for those who follow the fleet.
+const LOOK: Duration = Duration::from_secs(1);
+/// How often a silent stream shows that it is alive.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 /// `{"success": true, "count": n, "pods": [...]}`.
 #[derive(Serialize)]
@@ -65,4 +80,106 @@ pub(super) async fn queue(State(core): State<Shared>) -> Result<Json<Waiting>, P
             .map(|since| now.duration_since(since).as_secs_f64().max(0.0)),
         jobs,
     }))
+}
+
+/// `GET /events`: `status` for each change of a job's status, `queue` and `pods` whenever they look different; SSE.
+///
+/// A frame's id is the place of its change; who comes back with `Last-Event-ID` (or `after`) gets what was missed, or `reset` where
+/// that is not known any more: then lists must be read again.
+pub(super) async fn events(
+    State(core): State<Shared>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let params = Params::parse(&uri, &["after"])?;
+    let given = headers.get("last-event-id").filter(|v| !v.is_empty());
+    let after = match given {
+        Some(value) => value.to_str().ok().map(str::to_owned),
+        None => params.one("after")?.map(str::to_owned),
+    };
+    let stopping = core.stopping().clone().cancelled_owned();
+    let frames = follow(core, after).take_until(stopping);
+    let mut response = Sse::new(frames)
+        .keep_alive(KeepAlive::new().interval(KEEP_ALIVE).text("keep-alive"))
+        .into_response();
+    super::events::never_buffered(response.headers_mut());
+    Ok(response)
+}
+
+fn follow(
+    core: Shared,
+    after: Option<String>,
+) -> impl Stream<Item = Result<Frame, axum::Error>> + Send + use<> {
+    // Subscribed before what was missed is read: what comes in between is in both, and told once.
+    let mut changes = core.queue().changes();
+    stream! {
+        let mut missed = VecDeque::new();
+        if let Some(after) = after {
+            match core.queue().changes_after(&after).await {
+                Ok(Some(found)) => missed.extend(found),
+                Ok(None) | Err(_) => yield reset(),
+            }
+        }
+        for changed in &missed {
+            if let Some(frame) = told(changed) {
+                yield frame;
+            }
+        }
+        let mut look = tokio::time::interval(LOOK);
+        let (mut queue, mut pods) = (Value::Null, Value::Null);
+        loop {
+            tokio::select! {
+                changed = changes.recv() => match changed {
+                    Ok(changed) if missed.contains(&changed) => {}
+                    Ok(changed) => if let Some(frame) = told(&changed) {
+                        yield frame;
+                    },
+                    Err(RecvError::Lagged(_)) => yield reset(),
+                    Err(RecvError::Closed) => return,
+                },
+                _ = look.tick() => {
+                    missed.clear();
+                    let depth = core.queue().depth().await;
+                    let now = json!({"queued": depth.queued, "running": depth.running});
+                    if std::mem::replace(&mut queue, now.clone()) != now {
+                        yield Frame::default().event("queue").json_data(&now);
+                    }
+                    let now = pods_now(&core);
+                    if std::mem::replace(&mut pods, now.clone()) != now {
+                        yield Frame::default().event("pods").json_data(&now);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// What of the pods is worth a frame: not that they were seen again.
+fn pods_now(core: &Shared) -> Value {
+    let mut pods: Vec<Value> = core
+        .pods()
+        .into_iter()
+        .map(|pod| {
+            json!({
+                "pod": pod.facts.pod, "running": pod.facts.running, "slots": pod.facts.slots,
+                "draining": pod.facts.draining, "expired": pod.expired, "version": pod.facts.version,
+            })
+        })
+        .collect();
+    pods.sort_by_key(|pod| pod.get("pod").map(Value::to_string));
+    json!({"pods": pods})
+}
+
+/// Lines of output are read from the job's own stream.
+fn told(changed: &Changed) -> Option<Result<Frame, axum::Error>> {
+    if matches!(changed.kind.as_str(), "events" | "run") {
+        return None;
+    }
+    let data = json!({"job": changed.job, "seq": changed.seq, "kind": changed.kind});
+    let frame = Frame::default().id(&changed.at).event("status");
+    Some(frame.json_data(data))
+}
+
+fn reset() -> Result<Frame, axum::Error> {
+    Frame::default().event("reset").json_data(json!({}))
 }

@@ -78,6 +78,6 @@ async fn whole(client: &Client, mut record: Record) -> anyhow::Result<(Record, V
         }
         // It ended between the two.
         tokio::time::sleep(PAUSE).await;
-        record = client.job(&record.id).await?;
+        record = client.get(&record.id).await?;
     }
 }

@@ -18,13 +18,14 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use tokio::sync::{Notify, oneshot, watch};
+use tokio::sync::{Notify, broadcast, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use self::index::{Entry, Holder, Index, Live};
 use self::journal::Journal;
 use self::unwritten::{Unwritten, Writer};
 use super::event_log::{self, EventLog};
+use super::feed::{Changed, Feed};
 use super::{
     Claim, Cursor, Depth, Filter, Lease, Page, Queue, QueueError, end_event, files, guard,
     status_event,
@@ -48,6 +49,7 @@ struct Store {
     index: Mutex<Index>,
     /// Told whenever a job joins the queue.
     queued: Notify,
+    feed: Feed,
     /// Before the lock: what is left to write is written while nobody else can use the directory.
     _writer: Writer,
     /// Held, not read: dropping it lets another process in.
@@ -73,6 +75,7 @@ impl Embedded {
             journal,
             index: Mutex::default(),
             queued: Notify::new(),
+            feed: Feed::default(),
             _lock: lock,
         };
         store.load()?;
@@ -248,6 +251,14 @@ impl Queue for Embedded {
             Ok(entry.seq.subscribe())
         })
         .await
+    }
+
+    fn changes(&self) -> broadcast::Receiver<Changed> {
+        self.store.feed.all()
+    }
+
+    async fn changes_after(&self, at: &str) -> Result<Option<Vec<Changed>>, QueueError> {
+        Ok(self.store.feed.after(at))
     }
 
     async fn depth(&self) -> Depth {
@@ -536,9 +547,10 @@ impl Store {
         events: Vec<EventBody>,
     ) -> Result<u64, QueueError> {
         let log = self.log(entry, live)?;
-        let last = log.append(events)?;
+        let last = log.append(events.clone())?;
         // Published only now that it is stored: nobody sees an event that a crash could take back.
         entry.seq.send_replace(last);
+        self.feed.tell(entry.id, last, &events);
         Ok(last)
     }
 

@@ -44,7 +44,7 @@ use self::held::HeldJobs;
 use self::hub::Hub;
 use self::link::Link;
 use self::mirror::Mirror;
-use super::{Claim, Cursor, Depth, Filter, Lease, Page, Queue, QueueError, guard};
+use super::{Changed, Claim, Cursor, Depth, Filter, Lease, Page, Queue, QueueError, guard};
 use crate::config::Config;
 use crate::job::{
     Event, EventBody, Idempotency, Job, JobId, Outcome, PodName, Record, Requeue, Run, Transition,
@@ -53,7 +53,6 @@ use crate::job::{
 pub use self::clone_lock::RedisLock;
 pub use self::facts::{PodFacts, PodInfo, ordinal};
 pub use self::fsck::{Finding, Inspector, Kind as FindingKind};
-pub use self::hub::Changed;
 pub use self::keys::{KeyInfo, Keys, SCHEMA};
 pub use self::link::Address;
 
@@ -222,12 +221,6 @@ impl RedisStore {
         guard(&self.inner.pods).clone()
     }
 
-    /// Everything that changes from now on.
-    #[must_use]
-    pub fn changes(&self) -> broadcast::Receiver<Changed> {
-        self.inner.hub.all()
-    }
-
     /// Whether Redis answered last.
     #[must_use]
     pub fn up(&self) -> watch::Receiver<bool> {
@@ -342,6 +335,14 @@ impl Queue for RedisStore {
 
     async fn watch(&self, id: JobId) -> Result<watch::Receiver<u64>, QueueError> {
         reads::watch(&self.inner, id).await
+    }
+
+    fn changes(&self) -> broadcast::Receiver<Changed> {
+        self.inner.hub.all()
+    }
+
+    async fn changes_after(&self, at: &str) -> Result<Option<Vec<Changed>>, QueueError> {
+        reads::changes_after(&self.inner, at).await
     }
 
     async fn depth(&self) -> Depth {

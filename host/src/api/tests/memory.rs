@@ -276,6 +276,17 @@ impl Queue for Memory {
         self.with(id, |entry| Ok(entry.last.subscribe()))
     }
 
+    fn changes(&self) -> tokio::sync::broadcast::Receiver<crate::queue::Changed> {
+        tokio::sync::broadcast::channel(1).1
+    }
+
+    async fn changes_after(
+        &self,
+        _at: &str,
+    ) -> Result<Option<Vec<crate::queue::Changed>>, QueueError> {
+        Ok(None)
+    }
+
     async fn depth(&self) -> Depth {
         let jobs = self.jobs.lock().unwrap();
         let count = |status| {

@@ -9,23 +9,10 @@ use std::sync::Mutex;
 use tokio::sync::{Notify, broadcast, watch};
 
 use crate::job::JobId;
-use crate::queue::guard;
+use crate::queue::{Changed, guard};
 
 /// How many changes a slow follower of all of them may be behind.
 const BEHIND: usize = 1_024;
-
-/// Something that changed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Changed {
-    /// Its place in the fleet's stream of changes.
-    pub at: String,
-    /// The job.
-    pub job: JobId,
-    /// The number of its last event.
-    pub seq: u64,
-    /// `queued`, `status`, `cancel`, `events` or `run`.
-    pub kind: String,
-}
 
 /// Who waits.
 #[derive(Debug)]

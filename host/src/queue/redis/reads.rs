@@ -6,11 +6,12 @@ use std::time::Duration;
 use redis::streams::{StreamRangeReply, StreamReadReply};
 use tokio::sync::watch;
 
-use super::hub::Changed;
 use super::{Inner, change};
 use crate::job::{Event, Idempotency, Job, JobId, Record};
-use crate::queue::{Cursor, Depth, Filter, Page, QueueError, guard};
+use crate::queue::{Changed, Cursor, Depth, Filter, Page, QueueError, guard};
 
+/// How many changes are read for a follower that comes back.
+const CHANGES: usize = 1_000;
 /// How many events one answer holds at the most.
 const PAGE_EVENTS: usize = 1_000;
 /// About how many bytes of events one answer holds.
@@ -540,6 +541,37 @@ pub(super) async fn follow_changes(inner: Arc<Inner>) {
             }
         }
     }
+}
+
+/// The changes after this place; none: the stream does not reach back to it any more.
+pub(super) async fn changes_after(
+    inner: &Inner,
+    at: &str,
+) -> Result<Option<Vec<Changed>>, QueueError> {
+    let is_place = at
+        .split_once('-')
+        .is_some_and(|(ms, n)| ms.parse::<u64>().is_ok() && n.parse::<u64>().is_ok());
+    if !is_place {
+        return Ok(None);
+    }
+    let reply: StreamRangeReply = inner
+        .link
+        .call("read changes", async |c| {
+            redis::cmd("XRANGE")
+                .arg(inner.keys.changes())
+                .arg(at)
+                .arg("+")
+                .arg("COUNT")
+                .arg(CHANGES)
+                .query_async(c)
+                .await
+        })
+        .await?;
+    let mut entries = reply.ids.iter();
+    if entries.next().is_none_or(|first| first.id != at) {
+        return Ok(None);
+    }
+    Ok(Some(entries.filter_map(parse_change).collect()))
 }
 
 fn parse_change(entry: &redis::streams::StreamId) -> Option<Changed> {
