@@ -22,6 +22,8 @@ struct Protocol {
     fenced: bool,
     /// Before a pod's jobs are taken back it is condemned, and a condemned pod that renews its lease gives up its agents.
     condemns: bool,
+    /// Only a pod whose lease is not over can claim.
+    claims_with_lease: bool,
     /// A pod that neither Redis nor the volume heard of for a lease gives up its agents.
     judges_itself: bool,
     /// A job of a pod that lost Redis is left alone while the pod counts on the volume.
@@ -31,6 +33,7 @@ struct Protocol {
 const AS_IT_IS: Protocol = Protocol {
     fenced: true,
     condemns: true,
+    claims_with_lease: true,
     judges_itself: true,
     asks_witness: true,
 };
@@ -270,7 +273,9 @@ impl Fleet {
         let record = self.redis;
         let waits = record.is_some_and(|r| r.holder.is_none() && !r.over && r.attempt < ATTEMPTS);
         let is_idle = pod.agent.is_none() && pod.spool.is_none() && !pod.waking;
-        may(Step::Claim(number), pod.reaches_redis() && waits && is_idle);
+        let has_lease = pod.redis < LEASE && !pod.lapsed || !protocol.claims_with_lease;
+        let can_claim = pod.reaches_redis() && has_lease;
+        may(Step::Claim(number), can_claim && waits && is_idle);
         may(Step::Finish(number), pod.runs() && pod.agent.is_some());
         let can_tell = pod.reaches_redis() && record.is_some() && !pod.waking;
         may(Step::Tell(number), can_tell && pod.spool.is_some());
@@ -411,6 +416,15 @@ fn without_the_fence_a_pod_that_wakes_up_ends_a_job_that_is_another_s() {
 fn a_pod_whose_jobs_are_taken_back_must_not_renew_its_lease_in_silence() {
     let broken = broken(Protocol {
         condemns: false,
+        ..AS_IT_IS
+    });
+    assert_eq!(broken, ["no two agents of a job are awake at once"]);
+}
+
+#[test]
+fn a_pod_whose_lease_is_over_must_not_claim() {
+    let broken = broken(Protocol {
+        claims_with_lease: false,
         ..AS_IT_IS
     });
     assert_eq!(broken, ["no two agents of a job are awake at once"]);

@@ -154,8 +154,10 @@ async fn take(inner: &Inner, moved: Option<String>) -> Result<Option<(Job, u64)>
                 .key(inner.keys.schema())
                 .key(inner.keys.queue())
                 .key(inner.keys.claimed(&inner.life))
+                .key(inner.keys.pods())
                 .arg(inner.keys.jobs())
                 .arg(moved.as_deref().unwrap_or_default())
+                .arg(&inner.life)
                 .invoke_async(c)
                 .await
                 .and_then(Taken::parse)
@@ -171,6 +173,11 @@ async fn take(inner: &Inner, moved: Option<String>) -> Result<Option<(Job, u64)>
             }
         },
         Taken::None | Taken::Missing => Ok(None),
+        Taken::Late => Err(QueueError::Redis {
+            doing: "claim a job",
+            address: inner.settings.address.shown(),
+            detail: "the lease of this pod is over and not renewed yet".to_owned(),
+        }),
         Taken::Emptied => Err(writes::emptied(inner)),
     }
 }

@@ -234,6 +234,8 @@ pub(super) enum Taken {
     Job(String, String, u64),
     /// Nothing waits.
     None,
+    /// The pod's lease is over: what it takes would be taken back.
+    Late,
     /// The store was emptied.
     Emptied,
     /// The id had no job and was dropped.
@@ -252,6 +254,7 @@ impl Taken {
                 u64::from_redis_value(next())?,
             ),
             "none" => Self::None,
+            "late" => Self::Late,
             "missing" => Self::Missing,
             _ => Self::Emptied,
         })
