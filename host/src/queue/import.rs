@@ -8,7 +8,7 @@ use std::path::Path;
 
 use super::redis::{RedisStore, Settings};
 use super::{QueueError, files};
-use crate::job::{Event, Job, JobId, Record};
+use crate::job::{Event, Job, JobId, Record, Status};
 
 /// A job as it was exported.
 #[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
@@ -68,8 +68,9 @@ impl<'a> Import<'a> {
         if path.exists() {
             return Ok(false);
         }
-        // Whoever ran it does not run it here.
-        (record.pid, record.pod_life) = (None, None);
+        // Whoever ran it does not run it here: a life that nobody lives, whose jobs a fleet takes back.
+        let runs = record.status == Status::Running;
+        (record.pid, record.pod_life) = (None, runs.then(|| "imported".to_owned()));
         record.version = record.version.max(1);
         self.write_events(id, &events)?;
         // The record last: a job without one is no job.

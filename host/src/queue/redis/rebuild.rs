@@ -8,11 +8,13 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use jiff::Timestamp;
+
 use super::facts::ordinal;
 use super::keys::SCHEMA;
 use super::{Inner, change, scripts};
-use crate::job::{Job, JobId, State};
-use crate::queue::{KEY_LIFETIME, QueueError, guard};
+use crate::job::{Event, EventBody, Job, JobId, Record, State};
+use crate::queue::{KEY_LIFETIME, QueueError, end_event, guard};
 
 /// How long a pod that rebuilds may be silent.
 const LOCK: Duration = Duration::from_secs(30);
@@ -168,11 +170,31 @@ fn read(mirror: &super::Mirror, id: JobId) -> Result<Copy, QueueError> {
     Ok(Copy { job, version })
 }
 
+/// A pod that ended a job while Redis was away told the volume how, and kept the job's last events for a Redis that was emptied before
+/// it heard them. The end at least is added: what the record proves, every reader must see.
+async fn end_stream(inner: &Inner, id: JobId, record: Record) -> Result<(), QueueError> {
+    inner
+        .blocking(move |mirror| {
+            let last = mirror.last_event(id)?;
+            let ends = |event: &Event| matches!(event.body, EventBody::End { .. });
+            if mirror.tail(id, 1)?.last().is_some_and(ends) {
+                return Ok(());
+            }
+            let at = record.ended_at.unwrap_or_else(Timestamp::now);
+            let end = change::unnumbered(at, end_event(&record));
+            mirror.append(id, &[change::numbered(last + 1, &end)])
+        })
+        .await?
+}
+
 async fn restore(inner: &Inner, token: &str, copy: &Copy) -> Result<i8, QueueError> {
     let (job, id) = (&copy.job, copy.job.id);
     let record = change::record(job, copy.version - 1);
     let stored = change::stored(job, &record)?;
     let over = job.state.is_ended();
+    if over {
+        end_stream(inner, id, record.clone()).await?;
+    }
     let (last, events) = inner
         .blocking(move |mirror| -> Result<_, QueueError> {
             let last = mirror.last_event(id)?;
