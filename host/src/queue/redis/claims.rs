@@ -4,6 +4,7 @@
 //! to the front of the queue. Pods of lower ordinals go first: a pod that sees one with a free slot waits a moment before it takes
 //! a job, so that a fleet that shrinks from its highest ordinal has its busy pods below.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -342,9 +343,20 @@ fn lower_is_free(inner: &Inner) -> bool {
 
 /// Gives back what is on this pod's list and that it does not run: answers were lost, or the pod was just about to.
 pub(super) async fn tidy(inner: &Inner) {
-    let Ok(ids) = listed(inner, &inner.life).await else {
-        return;
-    };
+    if let Ok(ids) = unheld(inner).await {
+        give_back_all(inner, ids).await;
+    }
+}
+
+/// What is on this pod's list and that it does not run. A job that is just being claimed is among it for a moment.
+pub(super) async fn unheld(inner: &Inner) -> Result<HashSet<JobId>, QueueError> {
+    let ids = listed(inner, &inner.life).await?;
+    let is_unheld = |id: &JobId| inner.held.any(*id).is_none();
+    Ok(ids.into_iter().filter(is_unheld).collect())
+}
+
+/// Gives these back, but those that the pod runs.
+pub(super) async fn give_back_all(inner: &Inner, ids: impl IntoIterator<Item = JobId>) {
     for id in ids {
         if inner.held.any(id).is_some() {
             continue;

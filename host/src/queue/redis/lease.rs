@@ -1,6 +1,6 @@
 //! Keeping the pod's lease, and looking after those of others.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -11,6 +11,7 @@ use super::facts::{PodFacts, PodInfo};
 use super::scripts::{self, Beat};
 use super::witness::Witness;
 use super::{Inner, advice, claims, rebuild, spool_dir, writes};
+use crate::job::JobId;
 use crate::queue::{QueueError, guard};
 
 /// How often a lease is renewed within its length.
@@ -30,8 +31,8 @@ pub(super) struct Keeper {
     witnessed: Option<Instant>,
     /// The longest time that the volume heard nothing, since the last renewal that Redis took.
     silence: Duration,
-    /// How often the list of claimed jobs was longer than it should be, in a row.
-    surplus: u32,
+    /// What was on the list of claimed jobs at the last renewal, and was not run.
+    unheld: HashSet<JobId>,
     was_down: bool,
     beats: u64,
 }
@@ -44,7 +45,7 @@ impl Keeper {
             renewed: None,
             witnessed: None,
             silence: Duration::ZERO,
-            surplus: 0,
+            unheld: HashSet::new(),
             was_down: true,
             beats: 0,
         }
@@ -94,7 +95,6 @@ impl Keeper {
                 rebuild::check(&self.inner, &epoch).await;
                 if std::mem::take(&mut self.was_down) {
                     advice::advise(&self.inner).await;
-                    claims::tidy(&self.inner).await;
                     self.inner.spooled.store(true, Ordering::Relaxed);
                 }
                 self.beats += 1;
@@ -182,16 +182,16 @@ impl Keeper {
         self.witness.look(others);
     }
 
-    /// A job that stays on the list without being run was lost on its way.
+    /// A job that stays on the list from one renewal to the next without being run was lost on its way.
     async fn tidy(&mut self, claimed: usize) {
-        self.surplus = if claimed > self.inner.held.len() {
-            self.surplus + 1
-        } else {
-            0
-        };
-        if self.surplus >= 2 {
-            self.surplus = 0;
-            claims::tidy(&self.inner).await;
+        if claimed <= self.inner.held.len() {
+            self.unheld.clear();
+            return;
+        }
+        if let Ok(now) = claims::unheld(&self.inner).await {
+            let before = std::mem::replace(&mut self.unheld, now);
+            let stayed: Vec<JobId> = self.unheld.intersection(&before).copied().collect();
+            claims::give_back_all(&self.inner, stayed).await;
         }
     }
 
