@@ -200,7 +200,8 @@ pub(crate) async fn throughput() -> Result<Vec<Measure>> {
     bench.commands();
     let started = Instant::now();
     let (accepted, done) = tokio::join!(enqueue(&store, MANY, JOBS), execute(&store, MANY, JOBS));
-    (accepted?, done?);
+    accepted?;
+    done?;
     let through = per_second(JOBS, started);
     let commands = bench.commands();
     let all: u64 = commands.values().sum();
