@@ -128,8 +128,7 @@ enum Command {
     /// List the profiles of the server
     Profiles,
     Plugin(plugin::Args),
-    /// Say whether the server is up and ready
-    Status,
+    Status(status::Args),
     InitSharedFs(init_shared_fs::Args),
     Config(config::Args),
     Completions(completions::Args),
@@ -194,7 +193,7 @@ async fn dispatch(command: Command, context: &Context) -> anyhow::Result<ExitCod
         Command::Keys(args) => keys::run(&args, context),
         Command::Profiles => profiles::run(context).await,
         Command::Plugin(args) => Box::pin(plugin::run(args, context)).await,
-        Command::Status => status::run(context).await,
+        Command::Status(args) => status::run(&args, context).await,
         Command::InitSharedFs(args) => init_shared_fs::run(args, context).await,
         Command::Config(args) => config::run(&args, context),
         Command::Completions(args) => completions::run(&args, context),

@@ -283,6 +283,18 @@ impl Client {
         Ok(self.answer::<DrainAnswer>(request).await?.drain)
     }
 
+    /// Whether the server answers at all, whatever it thinks of its readiness.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn live(&self) -> Result<(), ClientError> {
+        let response = self.send(self.request(Method::GET, &["livez"])).await?;
+        if response.status().is_success() {
+            return Ok(());
+        }
+        Err(error::refusal(response).await)
+    }
+
     /// Whether the server is up, and whether it is ready and why not.
     ///
     /// # Errors

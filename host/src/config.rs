@@ -21,6 +21,9 @@ use crate::job::{PodName, ProfileName};
 use crate::plugin::Limits;
 use crate::queue::redis;
 
+/// The host that is chosen by whether there are API keys.
+const AUTO_HOST: &str = "auto";
+
 /// A setting that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -242,6 +245,7 @@ impl Config {
             redis_prefix: source.text("redis.key_prefix")?.unwrap_or_default(),
             lease: source.seconds("redis.lease_seconds")?,
         };
+        let config = config.with_chosen_host();
         config.check()?;
         Ok(config)
     }
@@ -251,6 +255,16 @@ impl Config {
     pub fn is_loopback(&self) -> bool {
         self.host == "localhost"
             || IpAddr::from_str(self.host.trim_matches(['[', ']'])).is_ok_and(|ip| ip.is_loopback())
+    }
+
+    /// Manifests cannot know whether their secret holds API keys; the host `auto` opens the server exactly where it does, so that
+    /// one that was set up without keys works through a port-forward and is closed to everybody else.
+    fn with_chosen_host(mut self) -> Self {
+        if self.host == AUTO_HOST {
+            let open = !self.api_keys.is_empty() || self.unsafe_no_auth;
+            self.host = if open { "0.0.0.0" } else { "127.0.0.1" }.to_owned();
+        }
+        self
     }
 
     /// What a plugin may know of the operator's settings, as JSON: its own group, and what all plugins get.
@@ -361,13 +375,37 @@ impl Source<'_> {
             })?),
         };
         let address = redis::Address {
-            url: SecretString::from(url),
+            url: SecretString::from(self.with_credentials(url)?),
             sentinels: self.list("redis.sentinels")?,
             master: self.text("redis.sentinel_master")?.unwrap_or_default(),
             ca,
         };
         address.check().map_err(ConfigError::Conflict)?;
         Ok(Some(address))
+    }
+
+    /// The URL with the user and the password that are set beside it. Deployments keep them in a secret, as they are.
+    fn with_credentials(&self, url: String) -> Result<String, ConfigError> {
+        let (user, password) = (self.text("redis.username")?, self.text("redis.password")?);
+        if user.is_none() && password.is_none() {
+            return Ok(url);
+        }
+        let put = || {
+            let mut url = url::Url::parse(&url).ok()?;
+            if let Some(user) = &user {
+                url.set_username(user).ok()?;
+            }
+            if let Some(password) = &password {
+                url.set_password(Some(password)).ok()?;
+            }
+            Some(url.to_string())
+        };
+        put().ok_or_else(|| {
+            ConfigError::Conflict(
+                "REDIS_USERNAME and REDIS_PASSWORD do not go into REDIS_URL: it must look like redis://HOST:PORT/DATABASE"
+                    .into(),
+            )
+        })
     }
 
     fn text(&self, name: &str) -> Result<Option<String>, ConfigError> {
@@ -609,6 +647,45 @@ mod tests {
             .unwrap()
             .check_bind()
             .unwrap();
+    }
+
+    #[test]
+    fn the_host_auto_is_open_only_with_keys_or_the_unsafe_flag() {
+        let host = |more: &[(&str, &str)]| {
+            let config = load(&[&[("AGENTICORE_HOST", "auto")], more].concat(), "").unwrap();
+            config.check_bind().unwrap();
+            (config.host.clone(), config.base_url())
+        };
+        let local = "http://127.0.0.1:8200".to_owned();
+        assert_eq!(host(&[]), ("127.0.0.1".to_owned(), local.clone()));
+        // An optional key of a secret that is there and empty is no key.
+        assert_eq!(host(&[("AGENTICORE_API_KEYS", "")]).0, "127.0.0.1");
+        let open = ("0.0.0.0".to_owned(), local);
+        assert_eq!(host(&[("AGENTICORE_API_KEYS", "k")]), open);
+        assert_eq!(host(&[("AGENTICORE_UNSAFE_NO_AUTH", "true")]), open);
+    }
+
+    #[test]
+    fn a_password_of_redis_may_stand_beside_its_url_as_it_is() {
+        use secrecy::ExposeSecret as _;
+        let url = |more: &[(&str, &str)]| {
+            let config = load(
+                &[&[("REDIS_URL", "redis://host:7000/2")], more].concat(),
+                "",
+            );
+            config
+                .unwrap()
+                .redis
+                .unwrap()
+                .url
+                .expose_secret()
+                .to_owned()
+        };
+        assert_eq!(url(&[]), "redis://host:7000/2");
+        let password = ("REDIS_PASSWORD", "p@ss/w:#%");
+        assert_eq!(url(&[password]), "redis://:p%40ss%2Fw%3A%23%25@host:7000/2");
+        let both = url(&[password, ("REDIS_USERNAME", "team")]);
+        assert_eq!(both, "redis://team:p%40ss%2Fw%3A%23%25@host:7000/2");
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! - [`World`], [`Builder`]: the server, its home, restarts and kills.
 //! - [`Reply`], [`Sse`]: REST and the event stream. [`Cli`]: the command line.
 //! - [`Gate`]: holds a job in the middle of its run. [`Repo`]: a git repository on disk.
+//! - [`Manifests`]: Kubernetes objects, and [`tool`]: the programs that look at them.
 //! - [`GitHub`]: a small GitHub for pull requests.
 //! - [`Fleet`]: several servers over one folder and one [`Redis`]; [`chaos`] troubles them, and [`checker`] says whether they
 //!   kept their promises.
@@ -22,12 +23,15 @@ mod binary;
 pub mod chaos;
 pub mod checker;
 mod cli;
+mod docker;
 mod events;
 mod fleet;
 mod gate;
 mod github;
 mod http;
 pub mod ledger;
+mod image;
+mod manifests;
 mod model;
 mod processes;
 mod proxy;
@@ -35,22 +39,27 @@ mod redis;
 mod repo;
 mod server;
 mod skip;
+mod tools;
 mod world;
 
 pub use agent::ScriptedAgent;
 pub use binary::path as binary;
 pub use cli::{Cli, Running};
+pub use docker::Docker;
 pub use events::{Frame, Sse};
 pub use fleet::Fleet;
 pub use gate::Gate;
 pub use github::{GitHub, Trouble};
 pub use http::{Reply, raw};
+pub use image::Image;
+pub use manifests::{Manifests, at, container, names, pod_template, strings};
 pub use model::{Model, Turn};
 pub use processes::{is_alive, peak_memory, resident_memory};
 pub use proxy::Proxy;
 pub use redis::{Redis, free_port};
 pub use repo::Repo;
-pub use skip::skip;
+pub use skip::{missing, skip};
+pub use tools::{find_tool, output_of, server_binary, shared, tool, workspace};
 pub use world::{Builder, World};
 
 use std::future::Future;

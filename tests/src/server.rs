@@ -14,6 +14,8 @@ use crate::{PATIENCE, processes};
 #[derive(Debug)]
 pub(crate) struct Server {
     child: Child,
+    /// The server's own process, where `child` only started it.
+    inner: Option<u32>,
     pub(crate) port: u16,
     log: Log,
 }
@@ -40,7 +42,12 @@ impl Server {
         while let Ok(line) = lines.recv_timeout(deadline.saturating_duration_since(Instant::now()))
         {
             if let Some(port) = port_of(&line) {
-                return Ok(Self { child, port, log });
+                return Ok(Self {
+                    child,
+                    inner: None,
+                    port,
+                    log,
+                });
             }
         }
         assert!(
@@ -51,8 +58,16 @@ impl Server {
         Err((child.wait().expect("the server ends"), log.text()))
     }
 
+    /// The process that was started is not the server, but its only child is.
+    pub(crate) fn is_the_child(&mut self) {
+        let outer = self.child.id();
+        let children = std::fs::read_to_string(format!("/proc/{outer}/task/{outer}/children"));
+        let child = children.expect("the process runs");
+        self.inner = Some(child.trim().parse().expect("one child"));
+    }
+
     pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
+        self.inner.unwrap_or_else(|| self.child.id())
     }
 
     pub(crate) fn log(&self) -> String {
@@ -66,7 +81,7 @@ impl Server {
     }
 
     pub(crate) fn send(&self, signal: Signal) {
-        processes::send(self.child.id(), signal);
+        processes::send(self.pid(), signal);
     }
 
     /// The exit status once it has ended by itself.

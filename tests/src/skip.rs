@@ -2,6 +2,19 @@
 
 use std::io::Write;
 
+/// As [`skip`], except in continuous integration, where what is missing is a failure.
+///
+/// # Panics
+/// In continuous integration.
+pub fn missing(name: &str, reason: &str) {
+    let is_ci = std::env::var("CI").is_ok_and(|v| v == "true" || v == "1");
+    assert!(
+        !is_ci,
+        "{name}: {reason}; continuous integration must have it"
+    );
+    skip(name, reason);
+}
+
 /// Says that the test `name` cannot run here, and why. The caller returns afterwards.
 ///
 /// `cargo xtask test` names the file that collects these lines; it counts them and lists them at its end.

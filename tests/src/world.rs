@@ -19,6 +19,8 @@ pub struct Builder {
     folder: TempDir,
     settings: BTreeMap<String, String>,
     arguments: Vec<String>,
+    /// A program that starts the server as its child, with its arguments; empty: none.
+    through: Vec<String>,
 }
 
 /// A running server, and what a user does with it.
@@ -47,6 +49,7 @@ impl Builder {
             arguments: ["--host", "127.0.0.1", "--port", "0"]
                 .map(str::to_owned)
                 .into(),
+            through: Vec::new(),
         };
         for below in ["home/.agenticore", "repos", "tmp", "gates"] {
             fs::create_dir_all(builder.path(below)).expect("the folders of the home");
@@ -90,6 +93,14 @@ impl Builder {
         self.arguments = ["--host", "127.0.0.1", "--port", &port.to_string()]
             .map(str::to_owned)
             .into();
+        self
+    }
+
+    /// Starts the server through another program, which gets the server's command line after these words and runs it as its only
+    /// child. Signals go to the server itself.
+    #[must_use]
+    pub fn through(mut self, words: &[&str]) -> Self {
+        self.through = words.iter().map(|&word| word.to_owned()).collect();
         self
     }
 
@@ -167,7 +178,20 @@ impl Builder {
     fn serve(&self) -> std::process::Command {
         let mut command = self.command();
         command.arg("serve").args(&self.arguments);
-        command
+        let Some((program, words)) = self.through.split_first() else {
+            return command;
+        };
+        let mut outer = std::process::Command::new(program);
+        outer
+            .args(words)
+            .arg(command.get_program())
+            .args(command.get_args())
+            .env_clear()
+            .current_dir(self.folder.path());
+        for (name, value) in command.get_envs() {
+            outer.env(name, value.unwrap_or_default());
+        }
+        outer
     }
 
     /// The binary with the world's environment and nothing of this machine's but its `PATH`.
@@ -205,7 +229,12 @@ impl World {
     pub fn boot(&mut self) {
         assert!(self.server.is_none(), "a server runs already");
         match Server::start(self.builder.serve()) {
-            Ok(server) => self.server = Some(server),
+            Ok(mut server) => {
+                if !self.builder.through.is_empty() {
+                    server.is_the_child();
+                }
+                self.server = Some(server);
+            }
             Err((status, said)) => panic!("the server does not start: {status}\n{said}"),
         }
         self.crashed = false;

@@ -9,6 +9,7 @@
 
 mod budget;
 mod claude_cli;
+mod compose;
 mod crash;
 mod disk_full;
 mod drain;
@@ -18,14 +19,18 @@ mod fleet;
 mod hook_plugins;
 mod housekeeping;
 mod http_surface;
+mod image;
+mod init;
 mod lease_model;
 mod limits;
+mod manifests;
 mod plugin_author;
 mod plugin_bundles;
 mod plugin_tools;
 mod pull_request;
 mod repos;
 mod run_shell;
+mod scaling;
 mod sessions;
 mod shared_fs;
 mod unsafe_bind;

@@ -8,9 +8,23 @@ use super::output::{Format, Output};
 use super::text;
 use crate::client::Health;
 
-/// Exit code 0: up and ready; 1: up but not ready; 7: no answer.
-pub(super) async fn run(context: &Context) -> anyhow::Result<ExitCode> {
+/// Say whether the server is up and ready
+///
+/// Exit codes: 0 up and ready; 1 up but not ready; 7 no answer.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Only ask whether the server lives; a draining server, or one whose Redis is gone, does
+    #[arg(long)]
+    live: bool,
+}
+
+pub(super) async fn run(args: &Args, context: &Context) -> anyhow::Result<ExitCode> {
     let client = context.client()?;
+    if args.live {
+        client.live().await?;
+        context.output.note("the server lives");
+        return Ok(ExitCode::Success);
+    }
     let health = client.health().await?;
     show(&context.output, client.base().as_str(), &health)?;
     Ok(if health.ready {

@@ -64,7 +64,7 @@ pub const SETTINGS: &[Setting] = &[
         "AGENTICORE_HOST",
         "server.host",
         "127.0.0.1",
-        "The address to listen on, and the one that clients talk to.",
+        "The address to listen on, and the one that clients talk to. `auto`: every IPv4 address where API keys are set, else loopback alone.",
     ),
     row(
         "AGENTICORE_PORT",
@@ -277,6 +277,17 @@ pub const SETTINGS: &[Setting] = &[
         "REDIS_URL",
         "redis.url",
         "The Redis of a fleet, redis://USER:PASSWORD@HOST:PORT/DATABASE, or rediss:// for TLS. Unset: the embedded store.",
+    ),
+    row(
+        "REDIS_USERNAME",
+        "redis.username",
+        "",
+        "The user of Redis, instead of the one in the URL.",
+    ),
+    secret(
+        "REDIS_PASSWORD",
+        "redis.password",
+        "The password of Redis, instead of the one in the URL; nothing in it needs to be encoded.",
     ),
     row(
         "REDIS_KEY_PREFIX",
