@@ -162,6 +162,20 @@ pub enum HookPoint {
     PreJob,
     /// After the agent ended.
     PostJob,
+    /// Before words of the job are kept and published.
+    Redact,
+}
+
+impl HookPoint {
+    /// The word in `on:`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::PreJob => "pre-job",
+            Self::PostJob => "post-job",
+            Self::Redact => "redact",
+        }
+    }
 }
 
 /// What becomes of a job that was interrupted and whose session cannot go on.

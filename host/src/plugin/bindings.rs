@@ -1,13 +1,13 @@
 //! The generated types of the contract; no other file of the host runs `bindgen!`.
 //!
-//! The world `plugin` is used for its types alone: a component may export any subset of it, so the host looks each
+//! The world `full-plugin` is used for its types alone: a component may export any subset of it, so the host looks each
 //! interface up by itself (see `load.rs`) and never asks for the world as a whole.
 
 #[expect(missing_docs, reason = "generated; wit/ documents every item")]
 mod generated {
     wasmtime::component::bindgen!({
         path: "../wit",
-        world: "plugin",
+        world: "full-plugin",
         imports: { default: trappable },
         exports: { default: async },
         additional_derives: [PartialEq, serde::Serialize, serde::Deserialize],
@@ -16,7 +16,7 @@ mod generated {
 }
 
 pub(crate) use generated::agenticore::plugin::host;
-pub(crate) use generated::exports::agenticore::plugin::{agent, hooks, profile};
+pub(crate) use generated::exports::agenticore::plugin::{agent, hooks, profile, redact};
 
 /// The values that cross the boundary, as `wit/` documents them.
 pub mod types {
@@ -29,4 +29,5 @@ pub mod types {
     pub use super::generated::exports::agenticore::plugin::profile::{
         Description, MaterializeRequest, Spent,
     };
+    pub use super::generated::exports::agenticore::plugin::redact::{Passage, PassageKind};
 }

@@ -26,7 +26,7 @@ use super::text;
 /// The package of the contract.
 pub(super) const PACKAGE: &str = "agenticore:plugin";
 /// The version of the contract that this host speaks; it takes the same major version up to this one.
-pub(super) const VERSION: Version = Version::new(1, 0, 0);
+pub(super) const VERSION: Version = Version::new(1, 1, 0);
 
 /// What the linker below offers of WASI, without versions.
 const LINKED: &[&str] = &[

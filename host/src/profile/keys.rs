@@ -319,13 +319,20 @@ impl<'a> Keys<'a> {
             on.insert(match point.as_str() {
                 Some("pre-job") => HookPoint::PreJob,
                 Some("post-job") => HookPoint::PostJob,
-                _ => return Err(keys.wrong("on", "a list of `pre-job` and `post-job`", point)),
+                Some("redact") => HookPoint::Redact,
+                _ => {
+                    return Err(keys.wrong(
+                        "on",
+                        "a list of `pre-job`, `post-job` and `redact`",
+                        point,
+                    ));
+                }
             });
         }
         if on.is_empty() {
             return Err(keys.wrong(
                 "on",
-                "a list of `pre-job` and `post-job`",
+                "a list of `pre-job`, `post-job` and `redact`",
                 keys.get("on").unwrap_or(&Value::Null),
             ));
         }

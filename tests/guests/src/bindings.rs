@@ -3,7 +3,7 @@
 
 wit_bindgen::generate!({
     path: "../../wit",
-    world: "plugin",
+    world: "full-plugin",
 });
 
 export!(Plugin with_types_in self);

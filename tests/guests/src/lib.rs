@@ -25,6 +25,7 @@ use bindings::exports::agenticore::plugin::hooks::{
 use bindings::exports::agenticore::plugin::profile::{
     Description, Guest as ProfileGuest, MaterializeRequest,
 };
+use bindings::exports::agenticore::plugin::redact::{Guest as RedactGuest, Passage};
 use serde_json::Value;
 
 struct Plugin;
@@ -244,6 +245,23 @@ impl HooksGuest for Plugin {
                     body: Some("line\nline\u{1b}[2J".to_owned()),
                 }),
             },
+        }
+    }
+}
+
+impl RedactGuest for Plugin {
+    fn redact(_job: Job, config: String, passages: Vec<Passage>) -> Vec<Option<String>> {
+        let config = parse(&config);
+        acts::act(text(&config, "do"), &config);
+        let secret = text(&config, "secret");
+        let clean = |passage: Passage| {
+            let found = !secret.is_empty() && passage.text.contains(secret);
+            found.then(|| passage.text.replace(secret, "(gone)"))
+        };
+        match text(&config, "redact") {
+            "short" => Vec::new(),
+            "longer" => vec![Some("x".repeat(1 << 20)); passages.len()],
+            _ => passages.into_iter().map(clean).collect(),
         }
     }
 }

@@ -258,14 +258,14 @@ async fn imports_and_exports_must_fit_the_contract() {
         Code::Import,
     )
     .await;
-    for version in ["2.0.0", "1.1.0", "0.9.0"] {
+    for version in ["2.0.0", "1.2.0", "0.9.0"] {
         let error = refused(
             &host,
             import(&format!("agenticore:plugin/host@{version}")),
             Code::Api,
         )
         .await;
-        assert!(error.message.contains("1.0.0"), "{error}");
+        assert!(error.message.contains("1.1.0"), "{error}");
     }
     let error = refused(
         &host,
@@ -333,7 +333,7 @@ async fn a_check_says_what_a_component_is() {
     assert!(exports.profile && exports.agent && exports.hooks);
     assert_eq!(
         (report.api.as_deref(), report.host_api.as_str()),
-        (Some("1.0.0"), "1.0.0")
+        (Some("1.1.0"), "1.1.0")
     );
     assert!(report.imports.iter().any(|import| import.refused));
     assert!(
