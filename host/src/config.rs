@@ -20,6 +20,7 @@ use crate::github::GitHub;
 use crate::job::{PodName, ProfileName};
 use crate::plugin::Limits;
 use crate::queue::redis;
+use crate::trust::ApprovalRule;
 
 /// The host that is chosen by whether there are API keys.
 const AUTO_HOST: &str = "auto";
@@ -126,6 +127,8 @@ pub struct Config {
     pub secrets: Vec<String>,
     /// Capabilities that profiles may grant, `KIND:NAME` each; none: everything but secrets that are not listed.
     pub ceiling: Option<Vec<String>>,
+    /// Which versions of a plugin need the operator's word.
+    pub plugin_approval: ApprovalRule,
     /// What plugins may use.
     pub plugin_limits: Limits,
     /// Public keys of those whose plugins are accepted; empty: everybody's.
@@ -134,6 +137,12 @@ pub struct Config {
     pub registry_user: Option<String>,
     /// Their password.
     pub registry_password: Option<SecretString>,
+    /// Calls into plugins at one time.
+    pub plugin_max_calls: usize,
+    /// Calls into one plugin at one time.
+    pub plugin_max_calls_each: usize,
+    /// The longest that plugins are loaded before the server is ready.
+    pub plugin_prewarm: Duration,
     /// The API of the GitHub that pull requests are opened on.
     pub github_api_url: String,
     /// The token for GitHub.
@@ -238,7 +247,11 @@ impl Config {
                 .text("plugins.ceiling")?
                 .map(|_| source.list("plugins.ceiling"))
                 .transpose()?,
+            plugin_approval: source.parse("plugins.approval", "first-use or always")?,
             plugin_limits: source.plugin_limits()?,
+            plugin_max_calls: source.at_least_one("plugins.max_calls")?,
+            plugin_max_calls_each: source.at_least_one("plugins.max_calls_each")?,
+            plugin_prewarm: source.seconds("plugins.prewarm_seconds")?,
             github_api_url: source.text("github.api_url")?.unwrap_or_default(),
             github_token: source.text("github.token")?.map(SecretString::from),
             redis: source.redis()?,
@@ -298,6 +311,13 @@ impl Config {
     }
 
     fn check(&self) -> Result<(), ConfigError> {
+        if self.plugin_max_calls_each > self.plugin_max_calls {
+            return Err(ConfigError::Conflict(format!(
+                "AGENTICORE_PLUGIN_MAX_CALLS_EACH is {} and AGENTICORE_PLUGIN_MAX_CALLS only {}: one plugin could hold up all \
+                 others; set the first below the second",
+                self.plugin_max_calls_each, self.plugin_max_calls
+            )));
+        }
         if self.lease.is_zero() {
             return Err(ConfigError::Conflict(
                 "AGENTICORE_LEASE_SECONDS must be at least 1".into(),

@@ -29,7 +29,16 @@ pub(crate) async fn run(pod: Arc<Pod>) {
         forget(&pod).await;
         clear_folders(&pod).await;
         evict(&pod).await;
+        forget_components(&pod).await;
     }
+}
+
+/// Removes the bytes of plugins that no job can be pinned to any more.
+async fn forget_components(pod: &Arc<Pod>) {
+    // A job waits for at most its time to live and runs for at most the longest time; the rest is for what nobody thought of.
+    let age = 2 * (pod.config.job_ttl + pod.config.max_job_time) + Duration::from_secs(86_400);
+    let pod = pod.clone();
+    drop(tokio::task::spawn_blocking(move || pod.plugins.trust().tidy(age)).await);
 }
 
 /// Ends what waited too long and forgets what is long over.

@@ -1,12 +1,16 @@
 //! The plugins that profiles name: from a reference in a profile to a loaded plugin, its limits and its grants.
 //!
 //! The sandbox itself is [`crate::plugin`]; this module knows where components come from (the binary or a file), checks pins, and
-//! holds the operator's ceiling.
+//! holds the operator's ceiling. [`admission`] decides at submit which bytes a job runs with which grants; [`crate::trust`] holds what
+//! the operator has decided.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
+use futures::stream::{FuturesUnordered, StreamExt as _};
 use serde_json::Value;
 
 use crate::bundled;
@@ -16,12 +20,16 @@ use crate::plugin::{
     self, CallContext, Code, Compiler, Digest, Grant, GrantKind, Grants, HostOptions, Layer,
     LayerFile, LimitsPatch, Plugin, PluginError, PluginHost, Policies,
 };
-use crate::profile::{Component, PluginRef, Profile};
+use crate::profile::{Component, PluginRef, Profile, ProfileStore};
+use crate::trust::Trust;
 use crate::workbench::signature::TrustedKeys;
 
 use self::overview::Errors;
 
+pub mod admission;
 pub mod overview;
+#[cfg(test)]
+mod tests;
 
 /// Layers of profiles that are kept ready for plugins.
 const KEPT_PROFILES: usize = 64;
@@ -41,6 +49,9 @@ pub struct Plugins {
     host: Arc<PluginHost>,
     bundled: Mutex<HashMap<String, Arc<Plugin>>>,
     layers: Mutex<HashMap<String, Arc<[Layer]>>>,
+    trust: Trust,
+    /// What the last prewarm came to, for people.
+    warmth: Mutex<Warmth>,
     /// The program that the operator set for a plugin, by the plugin's name. The operator's word is grant enough.
     programs: HashMap<String, Grant>,
     /// Whose components from files are accepted.
@@ -65,17 +76,21 @@ impl Plugins {
             .collect();
         let programs = operator_programs(config);
         let options = HostOptions {
-            limits: config.plugin_limits.clone(),
             ceiling: ceiling(config)?.union(&programs.values().cloned().collect()),
             policies: Policies::parse(&documents)?,
             compiler,
             compiled_dir: Some(config.home.join("cache/plugins")),
+            limits: config.plugin_limits.clone(),
+            max_calls: config.plugin_max_calls,
+            max_calls_per_plugin: config.plugin_max_calls_each,
             ..HostOptions::default()
         };
         Ok(Self {
             host: PluginHost::new(options)?,
             bundled: Mutex::default(),
             layers: Mutex::default(),
+            trust: Trust::new(config),
+            warmth: Mutex::default(),
             programs,
             keys: TrustedKeys::parse(&config.plugin_keys).map_err(|problem| {
                 PluginError::new(
@@ -91,6 +106,12 @@ impl Plugins {
     #[must_use]
     pub fn host(&self) -> &PluginHost {
         &self.host
+    }
+
+    /// What the operator has decided about plugins.
+    #[must_use]
+    pub fn trust(&self) -> &Trust {
+        &self.trust
     }
 
     /// Loads the component that `reference` names and checks its pin and its signature. Bundled ones are looked up once; files are
@@ -122,6 +143,16 @@ impl Plugins {
                 ),
             )),
             _ => Ok(plugin),
+        }
+    }
+
+    /// The bytes of a component as they are now.
+    async fn bytes(&self, component: &Component) -> Result<Arc<[u8]>, PluginError> {
+        match component {
+            Component::Bundled(name) => bundled::require_plugin(name)
+                .map(Into::into)
+                .map_err(|e| PluginError::new(Code::File, e.to_string())),
+            Component::File(path) => plugin::read_component(path, self.host.limits()).await,
         }
     }
 
@@ -159,6 +190,15 @@ impl Plugins {
             .map_err(|e| {
                 PluginError::new(Code::Limits, format!("`plugin.limits` of profile.yml: {e}"))
             })?;
+        Ok(CallContext {
+            job_id: job.to_string(),
+            limits: self.host.limits().lower_to(&patch)?,
+            grants: self.granted(plugin, reference)?,
+        })
+    }
+
+    /// What the profile grants, and the program that the operator set for the plugin.
+    fn granted(&self, plugin: &Plugin, reference: &PluginRef) -> Result<Grants, PluginError> {
         let grants: Grants = serde_json::to_value(&reference.grants)
             .and_then(serde_json::from_value)
             .map_err(|e| {
@@ -167,12 +207,7 @@ impl Plugins {
         let program = plugin
             .description()
             .and_then(|d| self.programs.get(&d.name));
-        let grants = grants.union(&program.cloned().into_iter().collect());
-        Ok(CallContext {
-            job_id: job.to_string(),
-            limits: self.host.limits().lower_to(&patch)?,
-            grants,
-        })
+        Ok(grants.union(&program.cloned().into_iter().collect()))
     }
 
     /// The profile's layers as plugins get them; the bytes are shared, not copied.
@@ -193,14 +228,113 @@ impl Plugins {
             .clone()
     }
 
-    /// Loads every bundled plugin, so that the first job need not wait for a compiler. One that fails is left to the jobs that name it.
-    pub async fn prewarm(&self) {
-        for name in bundled::plugin_names() {
-            if let Err(error) = self.load_bundled(name).await {
-                tracing::error!(plugin = name, %error, "a bundled plugin does not load; profiles that name it cannot run");
+    /// Loads the plugins that are part of the binary, those that profiles name, and the bytes that waiting jobs are pinned to, so that
+    /// no job need wait for a compiler. One that fails, or is not ready in `time`, is left to the jobs that name it.
+    pub async fn prewarm(&self, profiles: &ProfileStore, pinned: Vec<Digest>, time: Duration) {
+        let mut wanted: Vec<(String, Wanted)> = bundled::plugin_names()
+            .map(|name| (name.to_owned(), Wanted::Bundled(name)))
+            .collect();
+        for reference in named(profiles) {
+            wanted.push((reference.component.to_string(), Wanted::Named(reference)));
+        }
+        wanted.extend(pinned.into_iter().map(|d| (d.short(), Wanted::Pinned(d))));
+        let all = wanted.len();
+        let warming = wanted.into_iter().map(async |(name, wanted)| {
+            let loaded = match wanted {
+                Wanted::Bundled(name) => self.load_bundled(name).await.map(drop),
+                Wanted::Named(reference) => self.load(&reference).await.map(drop),
+                Wanted::Pinned(digest) => self.load_kept(digest).await.map(drop),
+            };
+            loaded.map_err(|error| (name, error))
+        });
+        let warmed = async {
+            let mut warming: FuturesUnordered<_> = warming.collect();
+            while let Some(loaded) = warming.next().await {
+                self.note_warm(all, loaded.err());
+            }
+        };
+        if tokio::time::timeout(time, warmed).await.is_err() {
+            tracing::warn!(
+                seconds = time.as_secs(),
+                "not every plugin was loaded in time (AGENTICORE_PLUGIN_PREWARM_SECONDS); jobs that name the others wait for them"
+            );
+        }
+    }
+
+    fn note_warm(&self, all: usize, failed: Option<(String, PluginError)>) {
+        let mut warmth = self.warmth.lock().unwrap_or_else(PoisonError::into_inner);
+        warmth.done += 1;
+        warmth.all = all;
+        if let Some((name, error)) = failed {
+            tracing::error!(plugin = name, %error, "a plugin does not load; profiles that name it cannot run");
+            warmth.failed.push(format!("{name} ({})", error.code));
+        }
+    }
+
+    /// What the prewarm came to, for people.
+    #[must_use]
+    pub fn warmth(&self) -> String {
+        self.warmth
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .to_string()
+    }
+
+    async fn load_kept(&self, digest: Digest) -> Result<Arc<Plugin>, PluginError> {
+        if let Some(plugin) = self.host.loaded(digest) {
+            return Ok(plugin);
+        }
+        match self.trust.kept(digest) {
+            Some(bytes) => self.host.load_pinned(bytes, digest).await,
+            None => Err(PluginError::new(
+                Code::Pinned,
+                format!("the bytes of {} are not kept", digest.short()),
+            )),
+        }
+    }
+}
+
+/// A plugin to load ahead.
+enum Wanted {
+    Bundled(&'static str),
+    Named(PluginRef),
+    Pinned(Digest),
+}
+
+/// What a prewarm came to so far.
+#[derive(Debug, Default)]
+struct Warmth {
+    all: usize,
+    done: usize,
+    failed: Vec<String>,
+}
+
+impl std::fmt::Display for Warmth {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let loaded = self.done.saturating_sub(self.failed.len());
+        write!(f, "{loaded} of {} plugins are loaded", self.all)?;
+        if !self.failed.is_empty() {
+            write!(f, "; these cannot be used: {}", self.failed.join(", "))?;
+        }
+        Ok(())
+    }
+}
+
+/// The component files that the usable profiles name, each once.
+fn named(profiles: &ProfileStore) -> Vec<PluginRef> {
+    let usable = profiles.list().into_iter().filter(|p| p.error.is_none());
+    let mut found: BTreeMap<PathBuf, PluginRef> = BTreeMap::new();
+    for profile in usable.filter_map(|p| profiles.load(&p.name).ok()) {
+        let hooks = profile.hooks.iter().map(|hook| &hook.plugin);
+        for reference in std::iter::once(&profile.plugin).chain(hooks) {
+            if let Component::File(path) = &reference.component {
+                found
+                    .entry(path.clone())
+                    .or_insert_with(|| reference.clone());
             }
         }
     }
+    found.into_values().collect()
 }
 
 fn for_plugin(layer: &crate::profile::Layer) -> Layer {

@@ -1,11 +1,13 @@
 //! What the runs of one pod share: settings, queue, profiles, plugins, repositories, and where a job's directories are.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::config::Config;
 use crate::git::RepoCache;
-use crate::job::{JobId, Record, SessionId};
+use crate::job::{JobId, Record, SessionId, Status};
+use crate::plugin::Digest;
 use crate::plugins::Plugins;
 use crate::process::Instance;
 use crate::profile::ProfileStore;
@@ -14,6 +16,9 @@ use crate::queue::{Filter, Queue, QueueError};
 
 /// The folder in a job's worktree that holds its configuration in local mode. Git never sees it.
 pub const LOCAL_CONFIG_DIR: &str = ".agenticore";
+
+/// Waiting jobs whose plugins are loaded ahead.
+const MAX_PINNED: usize = 1_000;
 
 /// What the runs of one pod share.
 pub struct Pod {
@@ -66,6 +71,28 @@ impl Pod {
         let found = self.queue.list(&filter).await?.jobs;
         let but = but.map(|id| id.to_string());
         Ok(found.into_iter().find(|job| Some(&job.id) != but.as_ref()))
+    }
+
+    /// The digests of plugins that waiting jobs are pinned to.
+    pub async fn pinned_plugins(&self) -> Vec<Digest> {
+        let filter = Filter {
+            limit: MAX_PINNED,
+            statuses: vec![Status::Queued],
+            ..Filter::default()
+        };
+        let waiting = match self.queue.list(&filter).await {
+            Ok(page) => page.jobs,
+            Err(error) => {
+                tracing::warn!(%error, "the plugins of waiting jobs are not known, and not loaded ahead");
+                return Vec::new();
+            }
+        };
+        let digests: BTreeSet<Digest> = waiting
+            .iter()
+            .flat_map(|job| &job.admitted)
+            .filter_map(|admitted| admitted.digest.parse().ok())
+            .collect();
+        digests.into_iter().collect()
     }
 
     /// Where the record of a job's session is: in its config directory, or where it was put before that was removed.

@@ -162,7 +162,9 @@ impl Host {
     async fn serve(self, listener: TcpListener, mut signals: Signals) -> anyhow::Result<()> {
         let (pod, warm) = (self.pod.clone(), self.warm.clone());
         let prewarm = tokio::spawn(async move {
-            pod.plugins.prewarm().await;
+            let pinned = pod.pinned_plugins().await;
+            let time = pod.config.plugin_prewarm;
+            pod.plugins.prewarm(&pod.profiles, pinned, time).await;
             warm.cancel();
         });
         let worker = tokio::spawn(worker::run(self.pod.clone(), self.drain.clone()));

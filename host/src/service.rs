@@ -12,9 +12,10 @@ use crate::config::Config;
 use crate::drain::Drain;
 use crate::git::UrlPolicy;
 use crate::job::{
-    BadRequest, Idempotency, InvalidKey, Job, JobId, Origin, Record, RequestBody, RequestPolicy,
-    SessionId,
+    Admitted, BadRequest, Idempotency, InvalidKey, Job, JobId, Origin, Record, RequestBody,
+    RequestPolicy, SessionId,
 };
+use crate::plugin::PluginError;
 use crate::pod::Pod;
 use crate::profile::Profile;
 use crate::queue::redis::{PodFacts, PodInfo, ordinal};
@@ -55,6 +56,14 @@ pub enum SubmitError {
         name: String,
         /// What is wrong with it, and where.
         problem: String,
+    },
+    /// The operator has not let one of its plugins in.
+    #[error("the profile {profile:?} cannot be used now: {error}")]
+    Plugin {
+        /// The profile.
+        profile: String,
+        /// Why, with what to do.
+        error: Box<PluginError>,
     },
     /// The profile runs commands as they come and the server is open to others.
     #[error(
@@ -200,9 +209,10 @@ impl Service {
             self.check_session(session).await?;
         }
         let profile = self.profile(request.profile.as_str()).await?;
-        self.check(&profile).await?;
+        let admitted = self.check(&profile).await?;
         let mut job = Job::new(JobId::random(), request, Timestamp::now());
         job.origin = origin;
+        job.run.admitted = admitted;
         let id = job.id;
         let record = self.pod.queue.submit(job).await?;
         let replayed = record.id != id.to_string();
@@ -273,7 +283,7 @@ impl Service {
     }
 
     /// What can be known to be wrong before the job runs.
-    async fn check(&self, profile: &Profile) -> Result<(), SubmitError> {
+    async fn check(&self, profile: &Profile) -> Result<Vec<Admitted>, SubmitError> {
         let config = &self.pod.config;
         let name = profile.name.to_string();
         if profile.local_only && !config.is_loopback() && !config.allow_local_profiles {
@@ -301,7 +311,11 @@ impl Service {
                     problem,
                 })?;
         }
-        Ok(())
+        let admitted = self.pod.plugins.admit(profile).await;
+        admitted.map_err(|error| SubmitError::Plugin {
+            profile: name,
+            error: Box::new(error),
+        })
     }
 
     /// The pods of the fleet; without one, this server.
@@ -380,12 +394,7 @@ impl Service {
             Check {
                 name: "plugins",
                 ok: warm,
-                detail: if warm {
-                    "the bundled plugins are loaded"
-                } else {
-                    "the bundled plugins are being loaded"
-                }
-                .into(),
+                detail: self.pod.plugins.warmth(),
             },
             Check {
                 name: "queue",

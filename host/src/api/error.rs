@@ -52,6 +52,8 @@ pub(super) enum Code {
     UnknownSession,
     /// The profile cannot be used.
     BrokenProfile,
+    /// A plugin of the profile is switched off or waits for approval.
+    PluginRefused,
     /// Our fault.
     Internal,
     /// The store failed.
@@ -91,6 +93,7 @@ impl Code {
             Self::UnknownProfile => (S::UNPROCESSABLE_ENTITY, "unknown_profile"),
             Self::UnknownSession => (S::UNPROCESSABLE_ENTITY, "unknown_session"),
             Self::BrokenProfile => (S::UNPROCESSABLE_ENTITY, "broken_profile"),
+            Self::PluginRefused => (S::FORBIDDEN, "plugin_refused"),
             Self::Internal => (S::INTERNAL_SERVER_ERROR, "internal"),
             Self::StorageFailed => (S::INTERNAL_SERVER_ERROR, "storage_failed"),
             Self::RecordDamaged => (S::INTERNAL_SERVER_ERROR, "record_damaged"),
@@ -174,6 +177,7 @@ impl From<SubmitError> for Problem {
             SubmitError::Bad(_) | SubmitError::Key(_) => Code::InvalidRequest,
             SubmitError::UnknownProfile { .. } => Code::UnknownProfile,
             SubmitError::BrokenProfile { .. } => Code::BrokenProfile,
+            SubmitError::Plugin { .. } => Code::PluginRefused,
             SubmitError::LocalOnly(_) => Code::LocalOnlyProfile,
             SubmitError::UnknownSession(_) => Code::UnknownSession,
             SubmitError::BusySession { .. } | SubmitError::NotEnded(_) => Code::Conflict,

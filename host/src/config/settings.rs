@@ -210,6 +210,12 @@ pub const SETTINGS: &[Setting] = &[
         "The operator's ceiling: capabilities that profiles may grant, `KIND:NAME` each, comma-separated. `program:NAME` lets a plugin start that program.",
     ),
     row(
+        "AGENTICORE_PLUGIN_APPROVAL",
+        "plugins.approval",
+        "first-use",
+        "Which versions of a plugin need `agenticore plugin approve`: `first-use`: a later version that asks for more than an approved one; `always`: every version that is not part of the binary.",
+    ),
+    row(
         "AGENTICORE_PLUGIN_LIMITS",
         "plugins.limits",
         "",
@@ -231,6 +237,24 @@ pub const SETTINGS: &[Setting] = &[
         "AGENTICORE_REGISTRY_PASSWORD",
         "plugins.registry_password",
         "The password of that user.",
+    ),
+    row(
+        "AGENTICORE_PLUGIN_MAX_CALLS",
+        "plugins.max_calls",
+        "64",
+        "Calls into plugins at one time, over all plugins.",
+    ),
+    row(
+        "AGENTICORE_PLUGIN_MAX_CALLS_EACH",
+        "plugins.max_calls_each",
+        "16",
+        "Calls into one plugin at one time; fewer than `plugins.max_calls`, so that a plugin that is slow does not hold up another.",
+    ),
+    row(
+        "AGENTICORE_PLUGIN_PREWARM_SECONDS",
+        "plugins.prewarm_seconds",
+        "60",
+        "The longest that a server stays unready while it loads the plugins that profiles and waiting jobs name.",
     ),
     row(
         "AGENTICORE_OTEL_ENABLED",

@@ -1,0 +1,315 @@
+#![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
+use std::fs;
+use std::path::Path;
+
+use serde_json::json;
+use tempfile::TempDir;
+
+use super::*;
+use crate::config::Flags;
+use crate::job::{Admitted, PluginPlace};
+use crate::plugin::types::{Exit, Job, Line, OutputStream};
+use crate::plugin::{Digest, RunRequest};
+use crate::profile::{ProfileRoot, Source};
+use crate::trust::Target;
+
+/// A pod's folder with one profile, `mine`, whose plugin is a file.
+struct Pod {
+    dir: TempDir,
+    grants: String,
+}
+
+const GUEST: &str = "profiles/mine/guest.wasm";
+
+impl Pod {
+    fn new(ceiling: &str) -> Self {
+        let pod = Self {
+            dir: tempfile::tempdir().unwrap(),
+            grants: ceiling.to_owned(),
+        };
+        fs::create_dir_all(pod.dir.path().join("profiles/mine")).unwrap();
+        pod.write("profiles/mine/profile.yml", b"name: mine\nplugin:\n  component: guest.wasm\n  grants: {program: [sh], settings: [hooks]}\n");
+        pod.write(GUEST, &guest("normal"));
+        pod
+    }
+
+    fn write(&self, below: &str, bytes: &[u8]) {
+        fs::write(self.dir.path().join(below), bytes).unwrap();
+    }
+
+    /// A process of this pod, or another pod with the same folders.
+    fn plugins(&self) -> Plugins {
+        let lookup = |name: &str| match name {
+            "AGENTICORE_GRANTS" => Some(self.grants.clone()),
+            "AGENTICORE_PLUGIN_LIMITS" => {
+                Some("compile_time=300s,describe_time=120s,time=120s,memory=48MiB".to_owned())
+            }
+            _ => None,
+        };
+        let home = self.dir.path().to_owned();
+        let config = Config::from_parts(&Flags::default(), &lookup, home, Path::new("/none"));
+        Plugins::new(&config.unwrap(), Compiler::InProcess).unwrap()
+    }
+
+    fn profiles(&self) -> ProfileStore {
+        let own = ProfileRoot::folder(Source::User, self.dir.path().join("profiles"));
+        ProfileStore::new(vec![ProfileRoot::bundled(), own]).unwrap()
+    }
+
+    fn profile(&self) -> Arc<Profile> {
+        self.profiles().load("mine").unwrap()
+    }
+
+    async fn admit(&self, plugins: &Plugins) -> Result<Vec<Admitted>, PluginError> {
+        plugins.admit(&self.profile()).await
+    }
+
+    async fn ready(
+        &self,
+        plugins: &Plugins,
+        admitted: &[Admitted],
+    ) -> Result<admission::Ready, PluginError> {
+        let (profile, place) = (self.profile(), PluginPlace::Plugin);
+        plugins
+            .ready(admitted, place, &profile.plugin, JobId::random())
+            .await
+    }
+}
+
+/// The guest that misbehaves, with another answer to `describe`; other bytes, and so another digest.
+fn guest(describes: &str) -> Vec<u8> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../plugins/dist/test-guests.wasm");
+    let mut bytes = fs::read(path).unwrap_or_else(|e| panic!("run `cargo xtask plugins`: {e}"));
+    let marker = b"DESCRIBE-DOES:normal............";
+    let mut windows = bytes.windows(marker.len());
+    let at = windows.position(|window| window == marker).unwrap();
+    let mut text = format!("DESCRIBE-DOES:{describes}").into_bytes();
+    text.resize(marker.len(), b'.');
+    bytes.splice(at..at + marker.len(), text);
+    bytes
+}
+
+#[tokio::test]
+async fn a_job_gets_what_is_asked_for_granted_and_allowed() {
+    let pod = Pod::new("program:sh,program:other");
+    let admitted = pod.admit(&pod.plugins()).await.unwrap();
+    let [one] = admitted.as_slice() else {
+        panic!("{admitted:?}")
+    };
+    assert_eq!(one.digest, Digest::of(&guest("normal")).to_string());
+    assert_eq!(
+        (one.name.as_str(), one.api.as_str()),
+        ("test-guests", "1.1.0")
+    );
+    assert!(one.requested.contains(&"settings:*".to_owned()), "{one:?}");
+    assert_eq!(one.granted, ["program:sh", "settings:hooks"]);
+    assert_eq!(one.effective, ["program:sh"]);
+    let memory = one.limits.get("memory").and_then(Value::as_u64);
+    assert_eq!(memory, Some(48 << 20), "the operator's limit");
+}
+
+#[tokio::test]
+async fn what_a_job_may_do_never_grows_after_it_was_submitted() {
+    let mut pod = Pod::new("program:sh");
+    let admitted = pod.admit(&pod.plugins()).await.unwrap();
+    pod.grants = "program:*,settings:*".to_owned();
+    pod.write("profiles/mine/profile.yml", b"name: mine\nplugin:\n  component: guest.wasm\n  grants: {program: [sh, bash], settings: [hooks]}\n");
+    let plugins = pod.plugins();
+    let ready = pod.ready(&plugins, &admitted).await.unwrap();
+    let got = plugins.grants_of(&ready);
+    assert_eq!(got, ["program:sh"]);
+    pod.grants = "settings:*".to_owned();
+    let plugins = pod.plugins();
+    let ready = pod.ready(&plugins, &admitted).await.unwrap();
+    assert_eq!(
+        plugins.grants_of(&ready),
+        [""; 0],
+        "the ceiling of now holds too"
+    );
+}
+
+#[tokio::test]
+async fn every_attempt_on_every_pod_runs_the_bytes_of_the_submission() {
+    let pod = Pod::new("program:sh");
+    let here = pod.plugins();
+    let admitted = pod.admit(&here).await.unwrap();
+    pod.write(GUEST, &guest("other"));
+    for plugins in [here, pod.plugins()] {
+        let ready = pod.ready(&plugins, &admitted).await.unwrap();
+        assert_eq!(ready.plugin.digest(), Digest::of(&guest("normal")));
+    }
+    // A new job takes the new bytes.
+    let new = pod.admit(&pod.plugins()).await.unwrap();
+    assert_ne!(new, admitted);
+
+    fs::remove_dir_all(pod.dir.path().join("plugin-trust/components")).unwrap();
+    let error = pod.ready(&pod.plugins(), &admitted).await.unwrap_err();
+    assert_eq!(error.code, Code::Pinned, "{error}");
+    // The file itself is as good as a copy of it.
+    pod.write(GUEST, &guest("normal"));
+    pod.ready(&pod.plugins(), &admitted).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_kept_copy_that_was_swapped_is_not_run() {
+    let pod = Pod::new("program:sh");
+    let admitted = pod.admit(&pod.plugins()).await.unwrap();
+    let digest = Digest::of(&guest("normal"));
+    let kept = format!("plugin-trust/components/{digest}.wasm");
+    pod.write(&kept, &guest("swapped"));
+    pod.write(GUEST, &guest("swapped"));
+    let error = pod.ready(&pod.plugins(), &admitted).await.unwrap_err();
+    assert_eq!(error.code, Code::Pinned, "{error}");
+}
+
+#[tokio::test]
+async fn a_job_runs_no_plugin_that_it_was_not_admitted_with() {
+    let pod = Pod::new("program:sh");
+    let plugins = pod.plugins();
+    let admitted = pod.admit(&plugins).await.unwrap();
+    pod.write("profiles/mine/another.wasm", &guest("normal"));
+    pod.write(
+        "profiles/mine/profile.yml",
+        b"name: mine\nplugin: {component: another.wasm}\n",
+    );
+    let error = pod.ready(&plugins, &admitted).await.unwrap_err();
+    assert_eq!(error.code, Code::Pinned, "{error}");
+    assert!(error.message.contains("another.wasm"), "{error}");
+}
+
+#[tokio::test]
+async fn a_version_that_asks_for_more_is_refused_until_it_is_approved() {
+    let pod = Pod::new("program:sh");
+    let plugins = pod.plugins();
+    pod.write(GUEST, &guest("no-requests"));
+    pod.admit(&plugins).await.unwrap();
+    pod.write(GUEST, &guest("normal"));
+    let error = pod.admit(&plugins).await.unwrap_err();
+    assert_eq!(error.code, Code::Approval, "{error}");
+    let digest = Digest::of(&guest("normal"));
+    let command = format!("agenticore plugin approve {digest}");
+    assert!(error.to_string().contains(&command), "{error}");
+    plugins.trust().approve(&Target::Digest(digest)).unwrap();
+    let admitted = pod.admit(&plugins).await.unwrap();
+    plugins.trust().revoke(&Target::Digest(digest)).unwrap();
+    let error = pod.ready(&plugins, &admitted).await.unwrap_err();
+    assert_eq!(error.code, Code::Approval, "{error}");
+}
+
+#[tokio::test]
+async fn a_plugin_that_is_switched_off_is_neither_admitted_nor_run() {
+    let pod = Pod::new("program:sh");
+    let plugins = pod.plugins();
+    let admitted = pod.admit(&plugins).await.unwrap();
+    for target in [
+        Target::Name("test-guests".into()),
+        Target::Digest(Digest::of(&guest("normal"))),
+    ] {
+        plugins.trust().disable(&target, "on fire").unwrap();
+        let error = pod.admit(&plugins).await.unwrap_err();
+        assert_eq!(error.code, Code::Disabled, "{error}");
+        let error = pod.ready(&plugins, &admitted).await.unwrap_err();
+        assert_eq!(error.code, Code::Disabled, "{error}");
+        plugins.trust().enable(&target).unwrap();
+    }
+    pod.ready(&plugins, &admitted).await.unwrap();
+    // A bundled one can be switched off as well.
+    let bundled = pod.profiles().load("shell").unwrap();
+    plugins.admit(&bundled).await.unwrap();
+    let shell = Target::Name("shell".into());
+    plugins.trust().disable(&shell, "").unwrap();
+    let error = plugins.admit(&bundled).await.unwrap_err();
+    assert_eq!(error.code, Code::Disabled, "{error}");
+}
+
+#[tokio::test]
+async fn a_run_that_began_with_the_old_bytes_ends_with_them() {
+    let pod = Pod::new("program:sh");
+    let plugins = pod.plugins();
+    let admitted = pod.admit(&plugins).await.unwrap();
+    let old = pod.ready(&plugins, &admitted).await.unwrap();
+    let start = RunRequest {
+        job: job(),
+        config: json!({}),
+        layers: plugins.layers(&pod.profile()),
+        session: None,
+    };
+    let host = plugins.host();
+    let mut run = host
+        .start_run(&old.plugin, &old.context, &start)
+        .await
+        .unwrap();
+    pod.write(GUEST, &guest("other"));
+    let admitted = pod.admit(&plugins).await.unwrap();
+    let new = pod.ready(&plugins, &admitted).await.unwrap();
+    assert_ne!(new.plugin.digest(), old.plugin.digest());
+    let line = Line {
+        stream: OutputStream::Stdout,
+        text: "still here".to_owned(),
+        truncated: false,
+    };
+    run.observe(&[line]).await.unwrap();
+    let exit = Exit {
+        code: Some(0),
+        signal: None,
+        stop_requested: false,
+        stderr_tail: String::new(),
+    };
+    let (conclusion, _) = run.conclude(&exit).await.unwrap();
+    assert_eq!(conclusion.output.as_deref(), Some("1 lines, 1 calls"));
+}
+
+fn job() -> Job {
+    Job {
+        id: JobId::random().to_string(),
+        attempt: 1,
+        task: "x".to_owned(),
+        repo_url: None,
+        base_ref: None,
+        branch: None,
+        profile: "mine".to_owned(),
+    }
+}
+
+#[tokio::test]
+async fn a_broken_plugin_keeps_no_other_from_being_ready() {
+    let pod = Pod::new("program:sh");
+    fs::create_dir_all(pod.dir.path().join("profiles/broken")).unwrap();
+    pod.write(
+        "profiles/broken/profile.yml",
+        b"name: broken\nplugin: {component: broken.wasm}\n",
+    );
+    pod.write("profiles/broken/broken.wasm", b"not a component");
+    let plugins = pod.plugins();
+    let pinned = vec![Digest::of(b"gone")];
+    let time = Duration::from_secs(300);
+    plugins.prewarm(&pod.profiles(), pinned, time).await;
+    let warmth = plugins.warmth();
+    assert!(warmth.contains("broken.wasm (plugin.format)"), "{warmth}");
+    assert!(warmth.contains("(plugin.pinned)"), "{warmth}");
+    let loaded = plugins.host().loaded(Digest::of(&guest("normal")));
+    assert!(loaded.is_some(), "{warmth}");
+    pod.admit(&plugins).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_prewarm_ends_at_its_deadline() {
+    let pod = Pod::new("program:sh");
+    let plugins = pod.plugins();
+    plugins
+        .prewarm(&pod.profiles(), Vec::new(), Duration::ZERO)
+        .await;
+    // What was not loaded ahead is loaded when it is wanted.
+    pod.admit(&plugins).await.unwrap();
+}
+
+impl Plugins {
+    /// What a job's plugin may do in the end.
+    fn grants_of(&self, ready: &admission::Ready) -> Vec<String> {
+        let role = crate::plugin::Role::Plugin;
+        let grants = self
+            .host
+            .effective_grants(&ready.plugin, &ready.context.grants, role);
+        grants.effective.iter().map(|g| g.to_string()).collect()
+    }
+}
