@@ -12,6 +12,7 @@ mod context;
 mod drain;
 mod events;
 mod exit;
+mod explain;
 mod export;
 mod follow;
 mod fsck;
@@ -34,6 +35,7 @@ mod status;
 mod summary;
 pub mod telemetry;
 mod text;
+mod trust;
 mod version;
 mod wait;
 

@@ -27,6 +27,7 @@ pub mod plugin;
 pub mod plugins;
 pub mod process;
 pub mod profile;
+pub mod trust;
 pub mod workbench;
 
 pub mod bundled;

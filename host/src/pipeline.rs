@@ -10,6 +10,7 @@ mod finish;
 mod hook;
 mod materialize;
 mod pull_request;
+mod redact;
 mod reporter;
 mod session;
 
@@ -111,14 +112,16 @@ impl Attempt<'_> {
             None => {
                 let launch = self.materialize(&profile, &checkout).await?;
                 let launch = self.pre_hook(&profile, launch).await?;
-                let verdict = self.agent_run(launch).await?;
+                let ended = self.agent_run(launch).await;
+                let verdict = self.redact_result(&profile, ended).await?;
                 self.job.run.verdict = Some(verdict.clone());
                 self.checkpoint("record what the agent came to").await?;
                 verdict
             }
         };
         if self.job.run.wishes.is_none() {
-            let wishes = self.post_hook(&profile, &checkout, &verdict).await;
+            let mut wishes = self.post_hook(&profile, &checkout, &verdict).await;
+            self.redact_review(&profile, &mut wishes).await;
             self.job.run.wishes = Some(wishes);
             self.checkpoint("record what the hooks said").await?;
         }

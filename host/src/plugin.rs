@@ -8,7 +8,7 @@
 //!    (`path`, `tree`), form (`plan`), and what the agent would do with it (`policy`, `grants`). Out comes a [`CheckedPlan`].
 //! 3. [`apply`]: its files are written, all of them or none.
 //! 4. [`PluginHost::start_run`]: one instance reads the output of the agent ([`AgentRun`]).
-//! 5. [`PluginHost::pre_job`] and [`PluginHost::post_job`]: hook plugins judge.
+//! 5. [`PluginHost::pre_job`] and [`PluginHost::post_job`]: hook plugins judge; [`PluginHost::redact`]: they clean what is kept.
 //!
 //! Left to others: where components and profiles come from, secrets, processes, records.
 
@@ -41,9 +41,11 @@ mod imports;
 mod inspect;
 mod limits;
 mod load;
+mod metrics;
 mod path;
 mod plan;
 mod policy;
+mod redact;
 mod request;
 mod run;
 mod state;
@@ -312,6 +314,7 @@ impl PluginHost {
         };
         let guest = Guest::new(
             &core.engine,
+            plugin.label(),
             &context.job_id,
             &context.limits,
             core.log_debug,
@@ -321,6 +324,7 @@ impl PluginHost {
             .call(&core.ticker, "materialize", "time", deadline, call)
             .await?;
         drop(guest);
+        let label = plugin.label();
         let grants = self.effective_grants(plugin, &context.grants, Role::Plugin);
         let checked = answer
             .map_err(|refusal| refused(&refusal))
@@ -334,8 +338,12 @@ impl PluginHost {
                 )
             });
         match checked {
-            Ok(plan) => Ok((plan, report)),
+            Ok(plan) => {
+                metrics::written(&label, plan.tree.total_bytes());
+                Ok((plan, report))
+            }
             Err(mut error) => {
+                metrics::refused(&label, &error);
                 error.report = Some(report);
                 Err(error)
             }

@@ -17,6 +17,7 @@ use clap::Subcommand;
 
 use super::context::Context;
 use super::exit::{ExitCode, UsageError};
+use super::trust;
 use crate::config::{Config, Flags};
 use crate::plugin::PluginError;
 use crate::workbench::{Failed, Unusable, Workbench};
@@ -43,6 +44,11 @@ enum What {
     Pull(registry::PullArgs),
     Install(install::Args),
     List(list::Args),
+    Approvals(trust::Approvals),
+    Approve(trust::Approve),
+    Revoke(trust::Revoke),
+    Disable(trust::Disable),
+    Enable(trust::Enable),
 }
 
 pub(super) async fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
@@ -60,6 +66,11 @@ pub(super) async fn run(args: Args, context: &Context) -> anyhow::Result<ExitCod
         What::Pull(args) => Box::pin(registry::pull(args, context)).await,
         What::Install(args) => Box::pin(install::run(args, context)).await,
         What::List(args) => Box::pin(list::run(args, context)).await,
+        What::Approvals(args) => trust::approvals(&args, context),
+        What::Approve(args) => trust::approve(&args, context),
+        What::Revoke(args) => trust::revoke(&args, context),
+        What::Disable(args) => trust::disable(&args, context),
+        What::Enable(args) => trust::enable(&args, context),
     }
 }
 

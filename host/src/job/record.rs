@@ -9,8 +9,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Failure, Fence, Idempotency, Job, Mode, Origin, Outcome, PluginUse, PullRequest, Request, Run,
-    State, TraceContext, Transcript, Usage, Verdict, Wishes,
+    Admitted, Failure, Fence, HookUse, Idempotency, Job, Mode, Origin, Outcome, PluginUse,
+    PullRequest, Request, Run, State, TraceContext, Transcript, Usage, Verdict, Wishes,
 };
 use crate::git::{BaseRef, RepoUrl};
 
@@ -203,8 +203,12 @@ pub struct Record {
     pub retries: u64,
     /// Permissions refused.
     pub permission_denials: Vec<String>,
+    /// The plugins that the job was admitted with.
+    pub admitted: Vec<Admitted>,
     /// The plugin that made the launch plan.
     pub plugin: Option<PluginUse>,
+    /// The calls of hook plugins.
+    pub hooks: Vec<HookUse>,
     /// What post hooks had to say.
     pub annotations: BTreeMap<String, String>,
     /// Things to know that did not fail the job.
@@ -272,7 +276,9 @@ impl Default for Record {
             tool_calls: 0,
             retries: 0,
             permission_denials: Vec::new(),
+            admitted: Vec::new(),
             plugin: None,
+            hooks: Vec::new(),
             annotations: BTreeMap::new(),
             warnings: Vec::new(),
             idempotency: None,
@@ -340,7 +346,9 @@ impl From<&Job> for Record {
             tool_calls: run.tool_calls,
             retries: run.retries,
             permission_denials: run.denials.clone(),
+            admitted: run.admitted.clone(),
             plugin: run.plugin.clone(),
+            hooks: run.hooks.clone(),
             annotations: run.annotations.clone(),
             warnings: run.warnings.clone(),
             idempotency: origin.idempotency.clone(),
@@ -501,7 +509,9 @@ impl TryFrom<Record> for Job {
             tool_calls: record.tool_calls,
             retries: record.retries,
             denials: record.permission_denials,
+            admitted: record.admitted,
             plugin: record.plugin,
+            hooks: record.hooks,
             annotations: record.annotations,
             warnings: record.warnings,
         };

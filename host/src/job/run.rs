@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::{PodName, PullRequest, SessionId, Verdict, Wishes};
+use super::{Admitted, HookUse, PluginUse, PodName, PullRequest, SessionId, Verdict, Wishes};
 
 /// What the attempts of a job left behind; numbers are sums over all attempts.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -62,8 +62,12 @@ pub struct Run {
     pub retries: u64,
     /// Permissions the agent was refused, at most 100.
     pub denials: Vec<String>,
+    /// The plugins that the job was admitted with.
+    pub admitted: Vec<Admitted>,
     /// The profile plugin and its use.
     pub plugin: Option<PluginUse>,
+    /// The calls of hook plugins, at most 100.
+    pub hooks: Vec<HookUse>,
     /// What post hooks had to say.
     pub annotations: BTreeMap<String, String>,
     /// Things the user should know that did not fail the job.
@@ -111,27 +115,4 @@ impl std::ops::Add for Usage {
                 .saturating_add(other.cache_write_tokens),
         }
     }
-}
-
-/// Which plugin made the launch plan, and what it used.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct PluginUse {
-    /// Its name.
-    pub name: String,
-    /// Its version.
-    pub version: String,
-    /// SHA-256 of its bytes, hexadecimal.
-    pub digest: String,
-    /// The capabilities the job ran with, each `KIND:NAME`.
-    pub grants: Vec<String>,
-    /// SHA-256 over the files it had written, hexadecimal.
-    pub tree: String,
-    /// Milliseconds that `materialize` took.
-    pub materialize_ms: f64,
-    /// The most memory a call had, in bytes.
-    pub peak_memory: u64,
-    /// The end of its log.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub log: Vec<String>,
 }

@@ -115,7 +115,17 @@ impl Attempt<'_> {
             );
             self.job.run.warnings.push(warning);
         }
+        self.warn_if_disabled(&launch);
         self.conclude(reading, ended, stopped).await
+    }
+
+    /// A run that began before its plugin was switched off goes on to its end: its plan was checked, and only its output is still read.
+    fn warn_if_disabled(&mut self, launch: &Launch) {
+        let trust = self.pod.plugins.trust();
+        if let Err(error) = trust.check_enabled(&launch.name, launch.plugin.digest()) {
+            let warning = format!("while this job ran: {}", error.message);
+            self.job.run.warnings.push(warning);
+        }
     }
 
     /// What is left of the job's wall time: the shortest of the plan's, the profile's and the operator's limit, over all attempts.

@@ -7,16 +7,22 @@ use tempfile::TempDir;
 
 use super::clone::Checkout;
 use super::{Attempt, Halt};
-use crate::job::{EventBody, Failure, FailureClass, PluginUse, Stage};
+use crate::job::{
+    Admitted, Denial, EventBody, Failure, FailureClass, FileUse, PluginPlace, PluginUse, Stage,
+};
 use crate::plugin::types::{SessionStart, Spent};
 use crate::plugin::{
-    CallContext, CallReport, CheckedPlan, Layer, Places, PlanRequest, Plugin, PluginError, apply,
+    CallContext, CallReport, CheckedPlan, CheckedTree, Layer, Origin, Places, PlanRequest, Plugin,
+    PluginError, TreeFile, apply,
 };
+use crate::plugins::admission::Ready;
 use crate::profile::Profile;
 
 /// A checked plan and everything needed to start it.
 pub(super) struct Launch {
     pub(super) plugin: Arc<Plugin>,
+    /// The plugin's name.
+    pub(super) name: String,
     pub(super) context: CallContext,
     pub(super) config: serde_json::Value,
     pub(super) layers: Arc<[Layer]>,
@@ -46,13 +52,16 @@ impl Attempt<'_> {
                 .cloned()
                 .collect::<Vec<_>>(),
         );
-        let (launch, used) = self
+        let mut used = None;
+        let launch = self
             .stage(
                 Stage::Materialize,
-                self.plan_and_write(profile, &checkout.path, config_dir),
+                self.plan_and_write(profile, &checkout.path, config_dir, &mut used),
             )
-            .await?;
-        self.job.run.plugin = Some(used);
+            .await;
+        // What was refused is as worth knowing as what was done.
+        self.job.run.plugin = used.or(self.job.run.plugin.take());
+        let launch = launch?;
         self.note_session(&launch);
         Ok(launch)
     }
@@ -62,17 +71,21 @@ impl Attempt<'_> {
         profile: &Profile,
         work_dir: &Path,
         config_dir: PathBuf,
-    ) -> Result<(Launch, PluginUse), Halt> {
+        used: &mut Option<PluginUse>,
+    ) -> Result<Launch, Halt> {
         let plugins = &self.pod.plugins;
         let reference = &profile.plugin;
-        let plugin = plugins.load(reference).await.map_err(plugin_failed)?;
-        let context = plugins
-            .context(&plugin, reference, self.job.id)
-            .map_err(plugin_failed)?;
-        let name = plugin
-            .description()
-            .map(|d| d.name.clone())
-            .unwrap_or_default();
+        let admitted = &self.job.run.admitted;
+        let place = PluginPlace::Plugin;
+        let ready = plugins.ready(admitted, place, reference, self.job.id).await;
+        let Ready {
+            plugin,
+            context,
+            name,
+        } = ready.map_err(|error| {
+            *used = Some(refused_use(admitted.first(), &error));
+            plugin_failed(error)
+        })?;
         let layers = plugins.layers(profile);
         let session = self.session_start(&config_dir).await?;
         let request = PlanRequest {
@@ -83,14 +96,17 @@ impl Attempt<'_> {
             session: session.clone(),
             spent: self.spent(),
         };
-        let (plan, report) = plugins
+        let planned = plugins
             .host()
             .materialize(&plugin, &context, &request)
-            .await
-            .inspect_err(|error| plugins.note_error(&reference.component, error))
-            .map_err(plugin_failed)?;
+            .await;
+        let (plan, report) = planned.map_err(|error| {
+            plugins.note_error(&reference.component, &error);
+            *used = Some(failed_use(&plugin, &error));
+            plugin_failed(error)
+        })?;
         self.tell_plugin(&name, &report).await;
-        let used = plugin_use(&plugin, &plan, &report);
+        *used = Some(plugin_use(&plugin, &plan, &report));
         let temp_dir = self.temp_dir()?;
         let places = Places {
             config_dir,
@@ -100,6 +116,7 @@ impl Attempt<'_> {
         let (plan, places) = self.write(plan, places).await?;
         let launch = Launch {
             plugin,
+            name,
             context,
             config: reference.config.clone(),
             layers,
@@ -109,7 +126,7 @@ impl Attempt<'_> {
             _temp_dir: temp_dir,
             profile_timeout: profile.timeout,
         };
-        Ok((launch, used))
+        Ok(launch)
     }
 
     /// A directory for the agent's temporary files, gone when the attempt is over or the server starts anew.
@@ -193,17 +210,79 @@ impl Attempt<'_> {
 }
 
 fn plugin_use(plugin: &Plugin, plan: &CheckedPlan, report: &CallReport) -> PluginUse {
+    PluginUse {
+        grants: plan.grants.iter().map(|grant| grant.to_string()).collect(),
+        tree: plan.tree.digest().to_string(),
+        files: files(&plan.tree, PluginUse::MAX_FILES, "plugin"),
+        files_left_out: plan.tree.files().len().saturating_sub(PluginUse::MAX_FILES) as u64,
+        ..called(plugin, report)
+    }
+}
+
+/// What a call used, whatever came of it.
+fn called(plugin: &Plugin, report: &CallReport) -> PluginUse {
     let description = plugin.description();
     PluginUse {
         name: description.map(|d| d.name.clone()).unwrap_or_default(),
         version: description.map(|d| d.version.clone()).unwrap_or_default(),
         digest: plugin.digest().to_string(),
-        grants: plan.grants.iter().map(|grant| grant.to_string()).collect(),
-        tree: plan.tree.digest().to_string(),
+        api: plugin.api().to_owned(),
         materialize_ms: report.elapsed.as_secs_f64() * 1e3,
         peak_memory: report.peak_memory,
+        host_calls: report.host_calls,
         log: report.log_tail.clone(),
+        ..PluginUse::default()
     }
+}
+
+fn failed_use(plugin: &Plugin, error: &PluginError) -> PluginUse {
+    let report = error.report.clone().unwrap_or_default();
+    PluginUse {
+        denials: vec![denial(error)],
+        ..called(plugin, &report)
+    }
+}
+
+/// The plugin was not even called.
+fn refused_use(admitted: Option<&Admitted>, error: &PluginError) -> PluginUse {
+    let of = |text: fn(&Admitted) -> &String| admitted.map(text).cloned().unwrap_or_default();
+    PluginUse {
+        name: of(|a| &a.name),
+        version: of(|a| &a.version),
+        digest: of(|a| &a.digest),
+        api: of(|a| &a.api),
+        denials: vec![denial(error)],
+        ..PluginUse::default()
+    }
+}
+
+/// An error as the record has it.
+pub(super) fn denial(error: &PluginError) -> Denial {
+    Denial {
+        code: error.code.to_string(),
+        what: error.message.clone(),
+        remedy: error.remedy.clone(),
+    }
+}
+
+/// The files of a tree and where each came from; `by` is who made those that were not copied.
+pub(super) fn files(tree: &CheckedTree, most: usize, by: &str) -> Vec<FileUse> {
+    let file = |file: &TreeFile| {
+        let (by, from) = match &file.origin {
+            Origin::Generated | Origin::Hook => (by.to_owned(), None),
+            Origin::Copied { layer, path } => (
+                format!("layer {layer}"),
+                (*path != file.path).then(|| path.clone()),
+            ),
+        };
+        FileUse {
+            path: file.path.clone(),
+            bytes: file.bytes.len() as u64,
+            by,
+            from,
+        }
+    };
+    tree.files().iter().take(most).map(file).collect()
 }
 
 /// A plugin's error as the job's failure.

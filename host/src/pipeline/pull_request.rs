@@ -84,7 +84,7 @@ impl Attempt<'_> {
                 Interrupt::Cancelled => Err(Without::Skipped("the job was cancelled before it was opened".into())),
                 why => return Err(Halt::Interrupted(why)),
             },
-            opened = self.open(&profile.delivery, worktree) => opened,
+            opened = self.open(profile, worktree) => opened,
         };
         let done = match opened {
             Ok(done) => done,
@@ -95,7 +95,8 @@ impl Attempt<'_> {
         Ok(())
     }
 
-    async fn open(&self, delivery: &Delivery, worktree: &Worktree) -> Result<PullRequest, Without> {
+    async fn open(&self, profile: &Profile, worktree: &Worktree) -> Result<PullRequest, Without> {
+        let delivery = &profile.delivery;
         let wishes = self.job.run.wishes.clone().unwrap_or_default();
         let target = self.target(worktree, &wishes)?;
         let cancel = CancellationToken::new();
@@ -106,8 +107,16 @@ impl Attempt<'_> {
         if !self.pod.repos.has_commits(worktree, &cancel).await? {
             return Err(Without::Skipped("the job made no commits".into()));
         }
+        let (title, body) = pull_words(delivery, wishes, &words)?;
+        let redacted = self.redact_pull_request(profile, title, body).await;
+        let (title, body) = redacted.map_err(|why| {
+            Without::failed(
+                format!("its words are not published {why}"),
+                "look at what the hook says in the job's events; the work is in the job's worktree",
+            )
+        })?;
         self.pod.repos.push(target.url, worktree, &cancel).await?;
-        let new = self.new_pull(&target, delivery, wishes, &words)?;
+        let new = self.new_pull(&target, delivery, title, body, &words);
         let (pull, is_new) = target.github.open(&new).await?;
         let mut notes = Vec::new();
         if !delivery.labels.is_empty() {
@@ -215,19 +224,12 @@ impl Attempt<'_> {
         &self,
         target: &Target<'_>,
         delivery: &Delivery,
-        wishes: Wishes,
+        title: String,
+        body: String,
         words: &Words<'_>,
-    ) -> Result<NewPull, Without> {
-        let title = match wishes.title {
-            Some(title) => title,
-            None => rendered("title", &delivery.title, words)?,
-        };
-        let body = match wishes.body {
-            Some(body) => body,
-            None => rendered("body", &delivery.body, words)?,
-        };
+    ) -> NewPull {
         let title = title.split_whitespace().collect::<Vec<_>>().join(" ");
-        Ok(NewPull {
+        NewPull {
             repository: target.repository.clone(),
             head: target.worktree.branch.clone(),
             base: words.base.clone(),
@@ -238,7 +240,7 @@ impl Attempt<'_> {
             },
             body: format!("{}\n\n{}\n", body.trim_end(), github::marker(&self.job.id)),
             draft: delivery.draft,
-        })
+        }
     }
 
     async fn words(
@@ -305,6 +307,23 @@ impl Attempt<'_> {
         // The only error that is not tried again is the lost claim.
         stored.await.map_err(|_| Halt::Interrupted(Interrupt::Lost))
     }
+}
+
+/// The title and the body: what hooks want, or else what the profile's templates say.
+fn pull_words(
+    delivery: &Delivery,
+    wishes: Wishes,
+    words: &Words<'_>,
+) -> Result<(String, String), Without> {
+    let title = match wishes.title {
+        Some(title) => title,
+        None => rendered("title", &delivery.title, words)?,
+    };
+    let body = match wishes.body {
+        Some(body) => body,
+        None => rendered("body", &delivery.body, words)?,
+    };
+    Ok((title, body))
 }
 
 fn rendered(key: &str, text: &str, words: &Words<'_>) -> Result<String, Without> {

@@ -14,7 +14,7 @@ use super::engine::Ticker;
 use super::error::{Code, PluginError};
 use super::limits::{Limits, millis};
 use super::state::{State, Stop, result_bytes};
-use super::{imports, text};
+use super::{imports, metrics, text};
 
 /// Bytes of guest text in an error.
 const DETAIL_BYTES: usize = 4 * 1024;
@@ -37,14 +37,22 @@ pub struct CallReport {
 /// A store with its limits on.
 pub(super) struct Guest {
     store: Store<State>,
+    /// What metrics call the plugin.
+    label: String,
 }
 
 impl Guest {
-    pub(super) fn new(engine: &Engine, job_id: &str, limits: &Limits, log_debug: bool) -> Self {
+    pub(super) fn new(
+        engine: &Engine,
+        label: String,
+        job_id: &str,
+        limits: &Limits,
+        log_debug: bool,
+    ) -> Self {
         let mut store = Store::new(engine, State::new(job_id, limits, log_debug));
         store.set_hostcall_fuel(result_bytes(limits));
         State::arm(&mut store);
-        Self { store }
+        Self { store, label }
     }
 
     /// Runs `call` until it ends or the deadline has passed. After an error the guest must not be used again, which is
@@ -65,6 +73,7 @@ impl Guest {
         match ended {
             Ok(Ok(result)) => {
                 let report = self.report(elapsed);
+                metrics::called(&self.label, name, &report, None);
                 Ok((self, result, report))
             }
             Ok(Err(error)) => {
@@ -93,7 +102,9 @@ impl Guest {
     fn failed(&self, name: &str, elapsed: Duration, mut error: PluginError) -> PluginError {
         let state = self.store.data();
         error.detail = tail(&format!("{}{}", state.stdout.text(), state.stderr.text()));
-        error.report = Some(self.report(elapsed));
+        let report = self.report(elapsed);
+        metrics::called(&self.label, name, &report, Some(&error));
+        error.report = Some(report);
         tracing::debug!(target: "agenticore::plugin", call = name, code = error.code.as_str(), "plugin call failed");
         error
     }

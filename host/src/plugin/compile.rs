@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 use uuid::Uuid;
 use wasmtime::Engine;
@@ -15,7 +16,7 @@ use wasmtime::component::Component;
 
 use super::error::{Code, PluginError};
 use super::limits::{Limits, millis};
-use super::{Core, Digest, engine, text};
+use super::{Core, Digest, engine, metrics, text};
 use crate::process::{Instance, JobMarker, Spawn};
 
 pub(super) mod cache;
@@ -66,11 +67,23 @@ pub(super) async fn compile(
     bytes: Arc<[u8]>,
     digest: Digest,
 ) -> Result<Component, PluginError> {
+    let begun = Instant::now();
     if let Some(cache) = &core.compiled
         && let Some(component) = load_cached(core, cache.clone(), digest).await
     {
+        metrics::compiled(true, begun.elapsed());
         return Ok(component);
     }
+    let compiled = compile_anew(core, bytes, digest).await;
+    metrics::compiled(false, begun.elapsed());
+    compiled
+}
+
+async fn compile_anew(
+    core: &Core,
+    bytes: Arc<[u8]>,
+    digest: Digest,
+) -> Result<Component, PluginError> {
     let closed = |_| PluginError::new(Code::Host, "the host is shutting down");
     let permit = Arc::clone(&core.compiles)
         .acquire_owned()

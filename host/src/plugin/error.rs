@@ -122,6 +122,8 @@ codes! {
     Output = "plugin.output", Author, "write less, or ask the operator to raise the limit";
     /// The plan is not well formed.
     Plan = "plugin.plan", Author, "correct the plan";
+    /// An answer does not have the form that the contract asks for.
+    Answer = "plugin.answer", Author, "answer exactly as wit/ says";
     /// A JSON file or argument is not strict JSON.
     Json = "plugin.json", Profile, "write strict JSON: no comments, no duplicate keys, no byte order mark, at most 64 levels";
     /// A grant is missing.
@@ -136,6 +138,12 @@ codes! {
     Unsupported = "plugin.unsupported", Submitter, "change the job, or choose another profile";
     /// The plugin gave up for a reason of its own.
     Internal = "plugin.internal", Author, "see the message";
+    /// An operator has switched it off.
+    Disabled = "plugin.disabled", Operator, "use another profile, or ask the operator to enable the plugin";
+    /// Its version asks for more than the one that was approved, or its approval was revoked.
+    Approval = "plugin.approval", Operator, "review the component and approve it with `agenticore plugin approve DIGEST`";
+    /// The bytes that were pinned when the job was submitted are not to be had any more.
+    Pinned = "plugin.pinned", Submitter, "submit the job again, so that it is pinned to the plugin of today";
     /// A profile asks for a higher limit than the operator allows.
     Limits = "plugin.limits", Profile, "lower the value in profile.yml, or ask the operator to raise the ceiling";
     /// No key that the operator accepts signed it.

@@ -180,6 +180,12 @@ impl Grants {
             .is_some_and(|names| names.contains(&grant.name))
     }
 
+    /// Whether the set has all that `other` has.
+    #[must_use]
+    pub fn covers(&self, other: &Self) -> bool {
+        other.iter().all(|grant| self.allows(&grant))
+    }
+
     /// What both sets allow.
     #[must_use]
     pub fn intersect(&self, other: &Self) -> Self {

@@ -17,7 +17,7 @@ use super::request::CallContext;
 use super::run::missing;
 use super::state::State;
 use super::tree::CheckedTree;
-use super::{Plugin, PluginHost, text};
+use super::{Plugin, PluginHost, metrics, text};
 
 /// Bytes of a reason.
 const REASON_BYTES: usize = 4 * 1024;
@@ -68,6 +68,7 @@ impl PluginHost {
         let deadline = context.limits.hook_time;
         let guest = Guest::new(
             &self.core.engine,
+            plugin.label(),
             &context.job_id,
             &context.limits,
             self.core.log_debug,
@@ -81,6 +82,7 @@ impl PluginHost {
             Verdict::Patch(patch) => {
                 let patched = self.patched(plugin, context, plan, patch);
                 PreJob::Patched(Box::new(patched.map_err(|mut error| {
+                    metrics::refused(&plugin.label(), &error);
                     error.report = Some(report.clone());
                     error
                 })?))
@@ -143,6 +145,7 @@ impl PluginHost {
         let deadline = context.limits.hook_time;
         let guest = Guest::new(
             &self.core.engine,
+            plugin.label(),
             &context.job_id,
             &context.limits,
             self.core.log_debug,

@@ -13,7 +13,7 @@ use wasmtime::Store;
 use wasmtime::component::{Component, Instance, InstancePre};
 
 use super::bindings::types::Description;
-use super::bindings::{agent, hooks, profile};
+use super::bindings::{agent, hooks, profile, redact};
 use super::digest::Digest;
 use super::error::{Code, PluginError};
 use super::grants::Grants;
@@ -32,6 +32,9 @@ pub struct Exports {
     pub agent: bool,
     /// `hooks`.
     pub hooks: bool,
+    /// `redact`, since version 1.1.
+    #[serde(default)]
+    pub redact: bool,
 }
 
 impl Exports {
@@ -70,6 +73,7 @@ pub(super) struct Indices {
     pub(super) profile: Option<profile::GuestIndices>,
     pub(super) agent: Option<agent::GuestIndices>,
     pub(super) hooks: Option<hooks::GuestIndices>,
+    pub(super) redact: Option<redact::GuestIndices>,
 }
 
 impl std::fmt::Debug for Plugin {
@@ -86,6 +90,12 @@ impl Plugin {
     #[must_use]
     pub fn digest(&self) -> Digest {
         self.digest
+    }
+
+    /// What metrics call it: its name, or the beginning of its digest.
+    pub(super) fn label(&self) -> String {
+        let name = self.description().map(|d| d.name.clone());
+        name.unwrap_or_else(|| self.digest.short())
     }
 
     /// Bytes of the component.
@@ -107,6 +117,7 @@ impl Plugin {
             profile: self.indices.profile.is_some(),
             agent: self.indices.agent.is_some(),
             hooks: self.indices.hooks.is_some(),
+            redact: self.indices.redact.is_some(),
         }
     }
 
@@ -195,13 +206,14 @@ fn exported(component: &Component) -> Result<(String, Exports), PluginError> {
             "profile" => exports.profile = true,
             "agent" => exports.agent = true,
             "hooks" => exports.hooks = true,
+            "redact" => exports.redact = true,
             _ => continue,
         }
         api = Some(version.to_owned());
     }
     api.map(|api| (api, exports)).ok_or_else(|| {
         let message = format!(
-            "the component exports none of {}/profile, agent and hooks",
+            "the component exports none of {}/profile, agent, hooks and redact",
             imports::PACKAGE
         );
         PluginError::new(Code::Export, message)
@@ -222,7 +234,12 @@ impl Indices {
             .hooks
             .then(|| hooks::GuestIndices::new(pre))
             .transpose();
+        let redact = exports
+            .redact
+            .then(|| redact::GuestIndices::new(pre))
+            .transpose();
         Ok(Self {
+            redact: redact.map_err(|error| mistyped(&error))?,
             profile: profile.map_err(|error| mistyped(&error))?,
             agent: agent.map_err(|error| mistyped(&error))?,
             hooks: hooks.map_err(|error| mistyped(&error))?,
@@ -240,6 +257,10 @@ impl Indices {
             .map(|i| i.load(&mut *store, instance))
             .transpose()?;
         self.hooks
+            .as_ref()
+            .map(|i| i.load(&mut *store, instance))
+            .transpose()?;
+        self.redact
             .as_ref()
             .map(|i| i.load(&mut *store, instance))
             .transpose()?;

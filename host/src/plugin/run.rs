@@ -77,6 +77,7 @@ impl PluginHost {
         let _permits = core.permits(plugin).await?;
         let guest = Guest::new(
             &core.engine,
+            plugin.label(),
             &context.job_id,
             &context.limits,
             core.log_debug,

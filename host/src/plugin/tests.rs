@@ -16,3 +16,4 @@ mod policies;
 mod sandbox;
 mod shipped;
 mod support;
+mod versions;

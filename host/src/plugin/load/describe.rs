@@ -15,12 +15,22 @@ use crate::plugin::{Core, text};
 
 /// Whose name the virtual clock of `describe` follows; it must not differ between hosts.
 const NO_JOB: &str = "00000000-0000-0000-0000-000000000000";
+/// What the metrics call a plugin that has not said its name.
+const LOADING: &str = "(loading)";
 /// Bytes of a configuration's schema.
 const MAX_SCHEMA: usize = 256 * 1024;
 
 /// Starts the component once, checks its types and asks what it is.
 pub(super) async fn describe(core: &Core, plugin: &mut Plugin) -> Result<(), PluginError> {
-    let guest = || Guest::new(&core.engine, NO_JOB, &core.limits, core.log_debug);
+    let guest = || {
+        Guest::new(
+            &core.engine,
+            LOADING.to_owned(),
+            NO_JOB,
+            &core.limits,
+            core.log_debug,
+        )
+    };
     let deadline = core.limits.describe_time;
     let call = async |store: &mut Store<State>| {
         let instance = plugin.pre.instantiate_async(&mut *store).await?;
