@@ -35,6 +35,7 @@ mod compile;
 mod digest;
 mod engine;
 mod error;
+pub mod fuzz;
 mod grants;
 mod hooks;
 mod imports;

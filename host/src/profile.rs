@@ -31,6 +31,14 @@ pub use error::ProfileError;
 pub use root::{ProfileRoot, SHARED_COMPONENTS, Source};
 pub use store::ProfileStore;
 
+/// For the fuzz target of `profile.yml`: reads the bytes as one, its host keys too. Anything but a panic is fine.
+pub fn fuzz_document(bytes: &[u8]) {
+    let file = std::path::Path::new("profile.yml");
+    if let Ok(settings) = yaml::read(file, bytes) {
+        drop(keys::HostKeys::read(file, &settings));
+    }
+}
+
 /// A profile, ready for a job: its whole `extends` chain and what the host keys along it add up to.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Profile {

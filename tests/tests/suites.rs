@@ -27,6 +27,7 @@ mod manifests;
 mod plugin_author;
 mod plugin_bundles;
 mod plugin_tools;
+mod plugin_trust;
 mod pull_request;
 mod repos;
 mod run_shell;

@@ -94,10 +94,8 @@ impl Attempt<'_> {
         let (redacted, uses) = self.redacted(profile, Passages::new(given)).await;
         let mut texts = redacted.texts();
         let run = &mut self.job.run;
-        for slot in [&mut run.output, &mut run.message] {
-            if let Some(text) = slot {
-                *text = texts.next().unwrap_or_default();
-            }
+        for text in [&mut run.output, &mut run.message].into_iter().flatten() {
+            *text = texts.next().unwrap_or_default();
         }
         if let Some(failure) = failure {
             failure.message = texts.next().unwrap_or_default();
@@ -163,7 +161,7 @@ impl Attempt<'_> {
         let mut uses = Vec::new();
         for hook in at(profile, HookPoint::Redact) {
             let called = self.clean(hook, &passages.passages).await;
-            uses.push(self.hook_use(hook, HookPoint::Redact, &called, changed));
+            uses.push(self.hook_use(hook, HookPoint::Redact, &called, |answers| changed(answers)));
             match called.and_then(|called| called.result) {
                 Ok((answers, report)) => {
                     self.tell_plugin(&name(hook), &report).await;
@@ -199,7 +197,7 @@ impl Attempt<'_> {
     }
 }
 
-fn changed(answers: &Vec<Option<String>>) -> String {
+fn changed(answers: &[Option<String>]) -> String {
     let changed = answers.iter().flatten().count();
     format!("{changed} of {} passages changed", answers.len())
 }

@@ -85,6 +85,11 @@ impl Policies {
         Self::parse(&documents)
     }
 
+    /// The programs that the documents are about.
+    pub fn programs(&self) -> impl Iterator<Item = &str> {
+        self.programs.keys().map(String::as_str)
+    }
+
     fn of(&self, program: &str) -> Option<&Document> {
         let name = program.rsplit('/').next().unwrap_or(program);
         self.programs.get(name).map(Arc::as_ref)

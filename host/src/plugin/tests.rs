@@ -16,4 +16,5 @@ mod policies;
 mod sandbox;
 mod shipped;
 mod support;
+mod table;
 mod versions;

@@ -279,3 +279,33 @@ fn missing_roots_are_empty_and_unreadable_ones_hide_nothing() {
     assert!(world.store.load("code").is_err());
     assert!(Path::new(&world.path("shared")).is_symlink());
 }
+
+#[test]
+fn documents_of_any_form_are_read_or_refused() {
+    let seeds = [
+        "name: a\nextends: b\nplugin: {component: x.wasm, sha256: ab, grants: {program: [sh]}, limits: {time: 5s}}\n",
+        "hooks: [{component: p, on: [pre-job, redact], required: no}]\npull_request: {title: x, labels: [a]}\n",
+        "a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]\n<<: {d: 1}\n? [k]\n: v\n",
+    ];
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut next = move |most: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        usize::try_from(state % (most.max(1) as u64)).unwrap_or(0)
+    };
+    for seed in seeds {
+        for _ in 0..400 {
+            let mut bytes = seed.as_bytes().to_vec();
+            for _ in 0..=next(3) {
+                let at = next(bytes.len());
+                match next(3) {
+                    0 => bytes.truncate(at),
+                    1 => bytes.insert(at, b"[]{}:-&*?\n\xff\0"[next(12)]),
+                    _ => bytes.insert(at, u8::try_from(next(256)).unwrap_or(0)),
+                }
+            }
+            super::fuzz_document(&bytes);
+        }
+    }
+}

@@ -22,7 +22,7 @@ async fn refused(host: &PluginHost, bytes: impl Into<Arc<[u8]>>, code: Code) -> 
 }
 
 /// A component of these core modules, which exports hooks of some type; `modules` is WAT.
-fn component(modules: &str, instances: &str) -> Vec<u8> {
+pub(super) fn component(modules: &str, instances: &str) -> Vec<u8> {
     let text = format!(
         r#"(component
             {modules}
@@ -36,7 +36,7 @@ fn component(modules: &str, instances: &str) -> Vec<u8> {
     wat::parse_str(text).unwrap()
 }
 
-fn started(start: &str) -> Vec<u8> {
+pub(super) fn started(start: &str) -> Vec<u8> {
     let module = format!("(core module $m {start} (start $start))");
     component(&module, "(core instance (instantiate $m))")
 }
