@@ -4,6 +4,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
+use crate::plugin::Code as PluginCode;
 use crate::queue::QueueError;
 use crate::service::SubmitError;
 
@@ -177,6 +178,10 @@ impl From<SubmitError> for Problem {
             SubmitError::Bad(_) | SubmitError::Key(_) => Code::InvalidRequest,
             SubmitError::UnknownProfile { .. } => Code::UnknownProfile,
             SubmitError::BrokenProfile { .. } => Code::BrokenProfile,
+            // Not the operator's word, but that it cannot be read or written.
+            SubmitError::Plugin { ref error, .. } if error.code == PluginCode::Host => {
+                Code::StorageFailed
+            }
             SubmitError::Plugin { .. } => Code::PluginRefused,
             SubmitError::LocalOnly(_) => Code::LocalOnlyProfile,
             SubmitError::UnknownSession(_) => Code::UnknownSession,

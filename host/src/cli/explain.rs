@@ -199,13 +199,13 @@ mod tests {
             "attempt": 1,
             "failure": {"class": "hook", "code": "plugin.memory", "message": "too much", "remedy": "use less"},
             "admitted": [
-                {"place": "plugin", "component": "claude-code", "name": "claude-code", "version": "0.1.0", "digest": "ab", "api": "1.0.0",
+                {"place": "plugin", "component": "planner", "name": "planner", "version": "0.1.0", "digest": "ab", "api": "1.0.0",
                  "requested": ["program:*"], "granted": ["program:sh"], "effective": ["program:sh"], "limits": {"time": "5s", "files": 2000}},
                 {"place": "hook", "component": "/p/guard.wasm", "name": "guard", "digest": "cd", "api": "1.1.0"},
             ],
-            "plugin": {"name": "claude-code", "materialize_ms": 1.25, "peak_memory": 2_097_152, "host_calls": 3, "tree": "ef",
+            "plugin": {"name": "planner", "materialize_ms": 1.25, "peak_memory": 2_097_152, "host_calls": 3, "tree": "ef",
                 "files": [
-                    {"path": "CLAUDE.md", "bytes": 12, "by": "plugin"},
+                    {"path": "RULES.md", "bytes": 12, "by": "plugin"},
                     {"path": "a.sh", "bytes": 3, "by": "layer code", "from": "scripts/a.sh"},
                     {"path": "x", "bytes": 1, "by": "hook guard"},
                 ],

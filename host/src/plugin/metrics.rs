@@ -77,7 +77,70 @@ pub(super) fn compiled(from_cache: bool, took: Duration) {
 
 #[cfg(test)]
 mod tests {
+    use metrics::{
+        Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit,
+    };
+
     use super::*;
+    use crate::plugin::Code;
+
+    /// Remembers which metrics were touched.
+    #[derive(Default)]
+    struct Seen(Mutex<Vec<String>>);
+
+    impl Seen {
+        fn note(&self, key: &Key) {
+            let labels = key.labels().map(|l| format!(" {}={}", l.key(), l.value()));
+            let text = format!("{}{}", key.name(), labels.collect::<String>());
+            self.0
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push(text);
+        }
+    }
+
+    impl Recorder for Seen {
+        fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+        fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+        fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+        fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
+            self.note(key);
+            Counter::noop()
+        }
+
+        fn register_gauge(&self, key: &Key, _: &Metadata<'_>) -> Gauge {
+            self.note(key);
+            Gauge::noop()
+        }
+
+        fn register_histogram(&self, key: &Key, _: &Metadata<'_>) -> Histogram {
+            self.note(key);
+            Histogram::noop()
+        }
+    }
+
+    #[test]
+    fn a_call_is_counted_under_its_plugin_and_its_outcome() {
+        let seen = Seen::default();
+        let report = CallReport {
+            denials: vec!["wasi:sockets/tcp".to_owned()],
+            ..CallReport::default()
+        };
+        let error = PluginError::new(Code::Network, "no");
+        metrics::with_local_recorder(&seen, || {
+            called("counted", "materialize", &report, Some(&error));
+            compiled(true, Duration::from_millis(1));
+        });
+        let seen = seen.0.into_inner().unwrap_or_else(PoisonError::into_inner);
+        for wanted in [
+            "agenticore_plugin_calls_total plugin=counted call=materialize outcome=plugin.network",
+            "agenticore_plugin_denials_total plugin=counted",
+            "agenticore_plugin_loads_total code=cache",
+        ] {
+            assert!(seen.iter().any(|key| key == wanted), "{wanted} in {seen:?}");
+        }
+    }
 
     #[test]
     fn plugins_that_name_themselves_cannot_fill_the_metrics() {

@@ -195,7 +195,7 @@ fn references(profile: &Profile) -> impl Iterator<Item = (PluginPlace, &PluginRe
     std::iter::once((PluginPlace::Plugin, &profile.plugin)).chain(hooks)
 }
 
-/// A component's file may lie in another folder on another pod, so its name decides.
+/// The entry of this component. Its file may lie in another folder on another pod, where its name decides.
 fn find<'a>(
     admitted: &'a [Admitted],
     place: PluginPlace,
@@ -205,10 +205,11 @@ fn find<'a>(
         let name = Path::new(text).file_name();
         name.map(|name| name.to_string_lossy().into_owned())
     };
-    let wanted = plain(&component.to_string());
-    let found = admitted
-        .iter()
-        .find(|a| a.place == place && plain(&a.component) == wanted);
+    let whole = component.to_string();
+    let wanted = plain(&whole);
+    let of_place = || admitted.iter().filter(|a| a.place == place);
+    let found = of_place().find(|a| a.component == whole);
+    let found = found.or_else(|| of_place().find(|a| plain(&a.component) == wanted));
     found.ok_or_else(|| {
         let message = format!(
             "the profile was changed since the job was submitted: it names {component} now, which the job was not admitted with"
