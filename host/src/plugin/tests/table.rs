@@ -447,9 +447,10 @@ async fn rows() -> Vec<String> {
         assert!(ended.is_err(), "{act}");
     }
     serves_the_next_job().await;
+    let all: Vec<Behaviour> = calls().into_iter().chain(components()).collect();
     let baseline = resident();
     let mut rows = Vec::new();
-    for Behaviour(name, code, act) in calls().into_iter().chain(components()) {
+    for Behaviour(name, code, act) in all {
         let error = done(&act, &impatient)
             .await
             .err()
