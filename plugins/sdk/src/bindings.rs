@@ -21,8 +21,8 @@ pub mod profile_plugin {
         export_macro_name: "export_component",
         additional_derives: [PartialEq],
         with: {
-            "agenticore:plugin/types@1.0.0": super::hook_plugin::agenticore::plugin::types,
-            "agenticore:plugin/host@1.0.0": super::hook_plugin::agenticore::plugin::host,
+            "agenticore:plugin/types@1.1.0": super::hook_plugin::agenticore::plugin::types,
+            "agenticore:plugin/host@1.1.0": super::hook_plugin::agenticore::plugin::host,
         },
     });
 }
