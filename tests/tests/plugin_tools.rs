@@ -288,9 +288,9 @@ async fn check_says_what_is_wrong_which_code_it_has_and_what_to_do() {
     let whole = fs::read(built("shell")).unwrap();
     fs::write(world.path("cut.wasm"), &whole[..whole.len() / 2]).unwrap();
     tell("wrong: cut off", &at(&world, "cut.wasm"), &[]).await;
-    let old = patched(&world, "old.wasm", "@1.0.0", "@0.9.0");
+    let old = patched(&world, "old.wasm", "@1.1.0", "@0.9.0");
     tell("old: of an earlier contract", &old, &[]).await;
-    let newer = patched(&world, "newer.wasm", "@1.0.0", "@7.0.0");
+    let newer = patched(&world, "newer.wasm", "@1.1.0", "@7.0.0");
     tell("newer than this host", &newer, &[]).await;
     tell(
         "hostile: loops in describe",
@@ -402,7 +402,7 @@ async fn the_document_of_check_is_stable() {
         ]
     );
     assert_eq!(report["requests"], json!({"program": ["sh"]}));
-    let old = patched(&world, "old.wasm", "@1.0.0", "@0.9.0");
+    let old = patched(&world, "old.wasm", "@1.1.0", "@0.9.0");
     let report = world.cli(&["plugin", "check", &old, "--json"]).await.json();
     assert_eq!(report["error"]["code"], "plugin.api");
     assert_eq!(report["ok"], false);
@@ -415,7 +415,7 @@ async fn inspect_takes_a_component_apart() {
     assert_eq!(shown.code, Some(0), "{shown:?}");
     let anatomy = shown.json();
     assert!(
-        text(&anatomy, "wit").contains("export agenticore:plugin/profile@1.0.0"),
+        text(&anatomy, "wit").contains("export agenticore:plugin/profile@1.1.0"),
         "{anatomy:#}"
     );
     assert!(
@@ -473,7 +473,7 @@ async fn diff_names_the_grants_that_a_new_version_wants() {
     assert_eq!(other.code, Some(1), "{other:?}");
     for words in [
         "interfaces:",
-        "export agenticore:plugin/hooks@1.0.0",
+        "export agenticore:plugin/hooks@1.1.0",
         "answer to",
         "B asks",
     ] {

@@ -45,6 +45,7 @@ impl Exports {
             (self.profile, "profile"),
             (self.agent, "agent"),
             (self.hooks, "hooks"),
+            (self.redact, "redact"),
         ];
         let has = all.into_iter().filter(|(has, _)| *has);
         has.map(|(_, name)| name).collect()
