@@ -238,6 +238,10 @@ impl Workbench {
                     .await
                     .map(|(review, report)| (Answer::PostJob(review), report))
             }
+            Some(HookPoint::Redact) => {
+                let text = "a redacting hook is called in jobs alone: submit one with a profile that lists it with `on: [redact]`";
+                return Err(Unusable(text.to_owned()).into());
+            }
         };
         let (answer, report) = match called {
             Ok((answer, report)) => (Ok(answer), Some(report)),

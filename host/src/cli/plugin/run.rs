@@ -198,6 +198,7 @@ fn call_name(trial: &Trial) -> &'static str {
         None => "materialize",
         Some(HookPoint::PreJob) => "pre-job",
         Some(HookPoint::PostJob) => "post-job",
+        Some(HookPoint::Redact) => "redact",
     }
 }
 
