@@ -105,7 +105,7 @@ pub(crate) async fn run(pod: &Pod, claim: Claim, hand_off: CancellationToken) ->
 impl Attempt<'_> {
     async fn steps(&mut self) -> Result<(), Halt> {
         let profile = self.profile()?;
-        let checkout = self.clone_repository().await?;
+        let checkout = self.clone_repository(&profile).await?;
         let verdict = match self.job.run.verdict.clone() {
             // An earlier attempt got as far, so only what comes after is left.
             Some(verdict) => verdict,

@@ -4,7 +4,7 @@
 //! holds the operator's ceiling. [`admission`] decides at submit which bytes a job runs with which grants; [`crate::trust`] holds what
 //! the operator has decided.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -351,7 +351,7 @@ fn for_plugin(layer: &crate::profile::Layer) -> Layer {
 }
 
 /// What the operator lets profiles grant. Without a word from the operator: all but secrets, and of those the ones that the default
-/// plugin block names.
+/// plugin block and the bundled profiles name.
 fn ceiling(config: &Config) -> Result<Grants, PluginError> {
     let parse = |text: &String| -> Result<Grant, PluginError> {
         text.parse()
@@ -387,9 +387,20 @@ fn operator_programs(config: &Config) -> HashMap<String, Grant> {
         .collect()
 }
 
-fn default_secrets() -> Vec<String> {
-    let defaults: Value = serde_saphyr::from_str(bundled::defaults()).unwrap_or_default();
-    let names = defaults
+fn default_secrets() -> BTreeSet<String> {
+    let profiles = bundled::profiles().iter();
+    let profiles = profiles
+        .filter(|file| file.path.ends_with("/profile.yml"))
+        .filter_map(|file| std::str::from_utf8(file.bytes).ok());
+    profiles
+        .chain([bundled::defaults()])
+        .flat_map(granted_secrets)
+        .collect()
+}
+
+fn granted_secrets(yaml: &str) -> Vec<String> {
+    let profile: Value = serde_saphyr::from_str(yaml).unwrap_or_default();
+    let names = profile
         .pointer("/plugin/grants/secrets")
         .and_then(Value::as_array);
     names

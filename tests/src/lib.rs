@@ -10,7 +10,8 @@
 //! - [`GitHub`]: a small GitHub for pull requests.
 //! - [`Fleet`]: several servers over one folder and one [`Redis`]; [`chaos`] troubles them, and [`checker`] says whether they
 //!   kept their promises.
-//! - [`ScriptedAgent`]: a program in the agent's place. [`Model`]: a scripted model service for the real agent CLI.
+//! - [`ScriptedAgent`]: a program in the agent's place. [`Model`]: a scripted model service for the real agent CLIs, which
+//!   [`real_cli`] finds.
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -35,6 +36,7 @@ mod manifests;
 mod model;
 mod processes;
 mod proxy;
+mod real_cli;
 mod redis;
 mod repo;
 mod server;
@@ -56,6 +58,7 @@ pub use manifests::{Manifests, at, container, names, pod_template, strings};
 pub use model::{Model, Turn};
 pub use processes::{is_alive, peak_memory, resident_memory};
 pub use proxy::Proxy;
+pub use real_cli::real_cli;
 pub use redis::{Redis, free_port};
 pub use repo::Repo;
 pub use skip::{missing, skip};

@@ -1,6 +1,7 @@
-//! A scripted model service on loopback, for tests with the real agent CLI: no account, no internet, no cost.
+//! A scripted model service on loopback, for tests with real agent CLIs: no account, no internet, no cost.
 //!
-//! It answers the Messages API as the CLI uses it (`POST /v1/messages`, streamed as server-sent events).
+//! It answers the Messages API (`POST /v1/messages`) and the Responses API (`POST /v1/responses`) as the CLIs use them, streamed as
+//! server-sent events.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -56,6 +57,7 @@ impl Model {
                 "/v1/messages/count_tokens",
                 post(|| async { Json(json!({"input_tokens": 10})) }),
             )
+            .route("/v1/responses", post(responses))
             .with_state(Arc::clone(&shared));
         let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0))
             .await
@@ -117,11 +119,7 @@ async fn messages(State(shared): State<Arc<Shared>>, Json(request): Json<Value>)
         .and_then(Value::as_array)
         .is_some_and(|t| !t.is_empty());
     let turn = if has_tools {
-        let turn = shared.turns.lock().unwrap().pop_front();
-        shared
-            .requests
-            .send_modify(|seen| seen.push(request.clone()));
-        turn.unwrap_or_else(|| Turn::Text("done".into()))
+        shared.next(&request)
     } else {
         Turn::Text("side".into())
     };
@@ -143,18 +141,59 @@ async fn messages(State(shared): State<Arc<Shared>>, Json(request): Json<Value>)
         "usage": {"input_tokens": 100, "output_tokens": 20},
     });
     if request.get("stream") == Some(&Value::Bool(true)) {
-        let events = streamed(message, &block, stop).into_iter().map(|data| {
-            let name = data
-                .get("type")
-                .and_then(Value::as_str)
-                .unwrap_or_default()
-                .to_owned();
-            Ok::<_, Infallible>(Event::default().event(name).data(data.to_string()))
-        });
-        Sse::new(futures::stream::iter(events.collect::<Vec<_>>())).into_response()
+        events(streamed(message, &block, stop))
     } else {
         Json(message).into_response()
     }
+}
+
+/// The Responses API, which is only ever asked for a stream.
+async fn responses(State(shared): State<Arc<Shared>>, Json(request): Json<Value>) -> Response {
+    let turn = shared.next(&request);
+    let number = shared.requests.borrow().len();
+    let item = match turn {
+        Turn::Text(text) => json!({
+            "type": "message", "role": "assistant", "id": format!("msg_{number}"),
+            "content": [{"type": "output_text", "text": text}],
+        }),
+        Turn::Tool(name, input) => json!({
+            "type": "function_call", "id": format!("fc_{number}"), "call_id": format!("call_{number}"),
+            "name": name, "arguments": input.to_string(),
+        }),
+        Turn::Silence => std::future::pending().await,
+    };
+    let id = format!("resp_{number}");
+    let usage = json!({
+        "input_tokens": 100, "input_tokens_details": {"cached_tokens": 10},
+        "output_tokens": 20, "output_tokens_details": {"reasoning_tokens": 5}, "total_tokens": 120,
+    });
+    events(vec![
+        json!({"type": "response.created", "response": {"id": id}}),
+        json!({"type": "response.output_item.done", "output_index": 0, "item": item}),
+        json!({"type": "response.completed", "response": {"id": id, "usage": usage}}),
+    ])
+}
+
+impl Shared {
+    /// Notes a request and gives its answer.
+    fn next(&self, request: &Value) -> Turn {
+        let turn = self.turns.lock().unwrap().pop_front();
+        self.requests.send_modify(|seen| seen.push(request.clone()));
+        turn.unwrap_or_else(|| Turn::Text("done".into()))
+    }
+}
+
+/// Server-sent events, each named after its type.
+fn events(all: Vec<Value>) -> Response {
+    let events = all.into_iter().map(|data| {
+        let name = data
+            .get("type")
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+            .to_owned();
+        Ok::<_, Infallible>(Event::default().event(name).data(data.to_string()))
+    });
+    Sse::new(futures::stream::iter(events.collect::<Vec<_>>())).into_response()
 }
 
 /// The message as its stream of events.

@@ -39,6 +39,30 @@ impl Repo {
     /// # Panics
     /// When git fails.
     pub fn commit(&self, branch: &str, file: &str, text: &str) -> String {
+        self.change(branch, &format!("add {file}"), |at| {
+            let target = at.join(file);
+            std::fs::create_dir_all(target.parent().unwrap_or(at)).expect("the folder of the file");
+            std::fs::write(target, text).expect("the file is written");
+        })
+    }
+
+    /// Commits another repository to `main` as the submodule `path`.
+    ///
+    /// # Panics
+    /// When git fails.
+    pub fn add_submodule(&self, path: &str, other: &Self) {
+        self.change("main", "add a submodule", |at| {
+            let allow = "protocol.file.allow=always";
+            let url = other.url();
+            run(
+                at,
+                &["-c", allow, "submodule", "--quiet", "add", &url, path],
+            );
+        });
+    }
+
+    /// Makes a change in a clone, commits it to a branch, and returns the commit.
+    fn change(&self, branch: &str, message: &str, change: impl FnOnce(&Path)) -> String {
         let work = tempfile::tempdir().expect("a work folder");
         let at = work.path();
         run(at, &["clone", "--quiet", &self.url(), "."]);
@@ -47,14 +71,9 @@ impl Repo {
         if run_maybe(at, &["checkout", "--quiet", branch]).is_none() {
             run(at, &["checkout", "--quiet", "-b", branch]);
         }
-        let target = at.join(file);
-        std::fs::create_dir_all(target.parent().unwrap_or(at)).expect("the folder of the file");
-        std::fs::write(target, text).expect("the file is written");
+        change(at);
         run(at, &["add", "--all"]);
-        run(
-            at,
-            &["commit", "--quiet", "--message", &format!("add {file}")],
-        );
+        run(at, &["commit", "--quiet", "--message", message]);
         run(
             at,
             &["push", "--quiet", "origin", &format!("HEAD:{branch}")],

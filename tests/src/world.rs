@@ -335,6 +335,12 @@ impl World {
         self.boot();
     }
 
+    /// Whether a server runs.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        self.server.is_some()
+    }
+
     fn running(&self) -> &Server {
         self.server.as_ref().expect("a server runs")
     }

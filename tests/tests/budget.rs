@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 
-use agenticore_tests::{Builder, World};
+use agenticore_tests::{Builder, World, until};
 use serde_json::json;
 
 use crate::{field, text};
@@ -70,4 +70,36 @@ async fn an_attempt_with_nothing_left_does_not_start() {
         .iter()
         .filter(|event| text(event, "kind") == "started");
     assert_eq!(starts.count(), 1, "the second attempt starts no agent");
+}
+
+#[tokio::test]
+async fn the_time_limit_counts_all_attempts() {
+    let mut world = World::builder()
+        .profile("brief", "extends: shell\ntimeout: 8\n")
+        .start();
+    let body = json!({"task": "echo begun; exec sleep 3143", "profile": "brief"});
+    let id = world.submit_body(&body).await;
+    world.logged(&id, "begun").await;
+    // The first attempt has to have used up a good part of the time: what the second one may take is the rest.
+    tokio::time::sleep(std::time::Duration::from_secs(4)).await;
+    assert_eq!(world.cli(&["drain", "--timeout", "0"]).await.code, Some(8));
+    let used = field(&world.job(&id).await, "agent_seconds")
+        .as_f64()
+        .unwrap();
+    assert!(used >= 4.0, "{used}");
+    world.restart();
+    let job = until("the job ends", || async {
+        let job = world.job(&id).await;
+        (text(&job, "status") == "failed").then_some(job)
+    })
+    .await;
+    let failure = field(&job, "failure");
+    assert_eq!(text(failure, "class"), "time_limit", "{job}");
+    assert!(text(failure, "message").contains("8 s"), "{job}");
+    // Were the time counted anew, the sum would be 12 or more.
+    let all = field(&job, "agent_seconds").as_f64().unwrap();
+    assert!(
+        (8.0..used + 7.5).contains(&all),
+        "{used} s, then {all} s in all: {job}"
+    );
 }

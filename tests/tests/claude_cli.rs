@@ -3,36 +3,19 @@
 //! The service answers while a test waits for the server to stop, so these tests have threads of their own.
 
 use std::path::PathBuf;
-use std::process::Command;
 
-use agenticore_tests::{Builder, Model, Repo, Turn, World, skip, until};
+use agenticore_tests::{Builder, Model, Repo, Turn, World, real_cli, until};
 use serde_json::{Value, json};
 
 use crate::{field, number, text};
 
 /// The real CLI, or none with a named skip.
 fn cli(test: &str) -> Option<PathBuf> {
-    let local = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-        .join("../target/agent-cli/node_modules/.bin/claude");
-    let given = std::env::var_os("AGENTICORE_TEST_CLAUDE").map(PathBuf::from);
-    let found = given.or_else(|| local.exists().then_some(local));
-    let works = |path: &PathBuf| {
-        let run = Command::new(path)
-            .arg("--version")
-            .env_remove("CLAUDE_CONFIG_DIR")
-            .output();
-        run.is_ok_and(|output| output.status.success())
-    };
-    match found.filter(works) {
-        Some(path) => Some(path.canonicalize().unwrap_or(path)),
-        None => {
-            skip(
-                &format!("claude_cli::{test}"),
-                "no real agent CLI (set AGENTICORE_TEST_CLAUDE, or install it into target/agent-cli as .ci/run does)",
-            );
-            None
-        }
-    }
+    real_cli(
+        "claude",
+        "AGENTICORE_TEST_CLAUDE",
+        &format!("claude_cli::{test}"),
+    )
 }
 
 /// A world whose agents are the real CLI and talk to `model` alone.
@@ -412,4 +395,35 @@ async fn what_a_repository_brings_runs_only_where_the_profile_trusts_it() {
             assert_eq!(ran, runs, "{what} of the repository with profile {profile}");
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tool_that_was_refused_is_on_the_record() {
+    let Some(cli) = cli("a_tool_that_was_refused_is_on_the_record") else {
+        return;
+    };
+    let model = Model::start([
+        bash("touch nothing-of-the-kind"),
+        Turn::Text("I may not.".into()),
+    ])
+    .await;
+    let world = builder(&cli, &model).start();
+    let mut body = task("Look around.", None);
+    body["profile"] = json!("review");
+    let id = world.submit_body(&body).await;
+    let job = world.ended(&id).await;
+    assert_eq!(text(&job, "status"), "succeeded", "{job}");
+    let denials = field(&job, "permission_denials").as_array().unwrap();
+    assert_eq!(denials.len(), 1, "{job}");
+    assert!(
+        denials[0].to_string().contains("nothing-of-the-kind"),
+        "{job}"
+    );
+    let work = PathBuf::from(text(&job, "worktree_path"));
+    assert!(!work.join("nothing-of-the-kind").exists());
+    let events = world.events(&id).await;
+    assert!(
+        events.iter().any(|event| text(event, "kind") == "denial"),
+        "{events:?}"
+    );
 }

@@ -191,6 +191,7 @@ async fn a_job_that_kills_its_server_again_and_again_is_given_up() {
     let job = world.ended(&id).await;
     assert_eq!(text(&job, "status"), "failed", "{job}");
     assert_eq!(text(field(&job, "failure"), "class"), "lost", "{job}");
+    assert!(!text(field(&job, "failure"), "remedy").is_empty(), "{job}");
     assert_eq!(number(&job, "interruptions"), 2, "{job}");
     assert_eq!(
         world.read("gates/deadly.runs").lines().count(),
@@ -214,6 +215,7 @@ async fn a_profile_can_ask_not_to_be_run_again() {
     let job = world.ended(&id).await;
     assert_eq!(text(&job, "status"), "failed", "{job}");
     assert_eq!(text(field(&job, "failure"), "class"), "lost", "{job}");
+    assert!(!text(field(&job, "failure"), "remedy").is_empty(), "{job}");
     assert_eq!(
         world.read("gates/once.runs").lines().count(),
         1,

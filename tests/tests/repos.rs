@@ -131,6 +131,37 @@ async fn jobs_of_one_repository_do_not_see_each_other() {
 }
 
 #[tokio::test]
+async fn submodules_are_checked_out_where_the_profile_says_so() {
+    let world = World::builder()
+        .profile("with", "extends: shell\nrepository: {submodules: true}\n")
+        .start();
+    let (outer, middle, inner) = (
+        Repo::create(world.path("outer")),
+        Repo::create(world.path("middle")),
+        Repo::create(world.path("inner")),
+    );
+    inner.commit("main", "inner.txt", "deep\n");
+    middle.add_submodule("sub", &inner);
+    outer.add_submodule("lib", &middle);
+    let show = "cat lib/sub/inner.txt 2>/dev/null || echo none; git status --porcelain";
+    for (profile, found) in [("shell", "none\n"), ("with", "deep\n")] {
+        let body = json!({"task": show, "profile": profile, "repo_url": outer.url()});
+        let id = world.submit_body(&body).await;
+        let job = world.ended(&id).await;
+        assert_eq!(text(&job, "status"), "succeeded", "{job}");
+        assert_eq!(text(&job, "output"), found, "{profile}: {job}");
+    }
+    // A submodule that cannot be had fails the job before it starts.
+    std::fs::remove_dir_all(inner.path()).unwrap();
+    let body = json!({"task": show, "profile": "with", "repo_url": outer.url()});
+    let id = world.submit_body(&body).await;
+    let job = world.ended(&id).await;
+    let failure = crate::field(&job, "failure");
+    assert_eq!(text(failure, "class"), "clone", "{job}");
+    assert!(text(failure, "message").contains("submodule"), "{job}");
+}
+
+#[tokio::test]
 async fn files_of_the_profile_never_enter_a_commit() {
     let builder = World::builder();
     let tree = builder.path("tree");

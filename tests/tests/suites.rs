@@ -9,7 +9,9 @@
 
 mod budget;
 mod claude_cli;
+mod codex_cli;
 mod compose;
+mod corpus;
 mod crash;
 mod disk_full;
 mod drain;

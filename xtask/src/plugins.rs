@@ -12,8 +12,9 @@ use crate::{foreign, sh};
 pub(crate) const TARGET: &str = "wasm32-wasip2";
 
 /// Each guest: its package, and its file's name below `plugins/dist`.
-const GUESTS: [(&str, &str); 5] = [
+const GUESTS: [(&str, &str); 6] = [
     ("plugin-claude-code", "claude-code"),
+    ("plugin-codex", "codex"),
     ("plugin-policy", "policy"),
     ("plugin-redact", "redact"),
     ("plugin-shell", "shell"),

@@ -23,7 +23,7 @@ use super::files;
 use super::lock::{CloneLock, LockGuard, OnWait};
 use super::ref_name::BaseRef;
 use super::url::RepoUrl;
-use super::worktree::{Place, Worktree};
+use super::worktree::{New, Place, Worktree};
 
 /// What a job needs.
 #[derive(Debug, Clone, Copy)]
@@ -36,6 +36,8 @@ pub struct Checkout<'a> {
     pub job: &'a str,
     /// The task, for the branch's name.
     pub task: &'a str,
+    /// Whether its submodules are checked out, too.
+    pub submodules: bool,
 }
 
 /// How a caller steers a long operation.
@@ -134,10 +136,15 @@ impl RepoCache {
             stop,
         };
         let base = clone.update(base_ref).await?;
-        match place.add(base, task, &self.excludes, stop).await {
+        let new = New {
+            task,
+            reserved: &self.excludes,
+            submodules: request.submodules.then_some(url),
+        };
+        match place.add(base, &new, stop).await {
             Err(error) if error.means_damage() => {
                 let base = clone.start_over(base_ref).await?;
-                place.add(base, task, &self.excludes, stop).await
+                place.add(base, &new, stop).await
             }
             added => added,
         }

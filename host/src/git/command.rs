@@ -307,9 +307,10 @@ impl<'a> Call<'a> {
         if self.stop.cancel.is_cancelled() {
             return Err(GitError::Cancelled { what: self.what });
         }
-        // The lock is given up when this returns, so git must be gone by then.
+        // The lock is given up when this returns, so git must be gone by then; and not before git is gone when this is dropped.
+        let lock = self.stop.lock.map(|(guard, _)| guard.keep());
         self.spawn()
-            .capture_until(MAX_OUTPUT, MAX_STDERR, self.stopped(limit))
+            .capture_until(MAX_OUTPUT, MAX_STDERR, lock, self.stopped(limit))
             .await?
     }
 

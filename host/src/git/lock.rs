@@ -1,10 +1,12 @@
 //! One writer at a time for each clone in the cache.
 
+use std::any::Any;
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
@@ -46,10 +48,10 @@ pub enum LockError {
     },
 }
 
-/// A lock that is held. Dropping it gives it up.
+/// A lock that is held. Dropping it gives it up, once the processes that work under it are gone.
 pub struct LockGuard {
     lost: CancellationToken,
-    _held: Box<dyn Send + Sync>,
+    held: Arc<dyn Any + Send + Sync>,
 }
 
 impl LockGuard {
@@ -59,8 +61,13 @@ impl LockGuard {
     pub fn new(lost: CancellationToken, held: impl Send + Sync + 'static) -> Self {
         Self {
             lost,
-            _held: Box::new(held),
+            held: Arc::new(held),
         }
+    }
+
+    /// Keeps the lock beyond the guard, for a process that works under it and may outlive whoever started it.
+    pub(super) fn keep(&self) -> Arc<dyn Any + Send + Sync> {
+        Arc::clone(&self.held)
     }
 
     /// Cancelled when the lock is lost: whoever works under it must stop at once.

@@ -10,6 +10,7 @@ use super::clone::Base;
 use super::command::{Call, Git, Stop};
 use super::error::GitError;
 use super::files;
+use super::url::RepoUrl;
 
 /// Written into git's folder for a worktree when it is whole.
 const READY: &str = "agenticore-ready";
@@ -40,6 +41,17 @@ struct Record {
     branch: String,
     base_ref: String,
     base_commit: String,
+}
+
+/// What a new worktree is to be like.
+#[derive(Debug)]
+pub(super) struct New<'a> {
+    /// The task, for the branch's name.
+    pub(super) task: &'a str,
+    /// Paths that a repository may not have.
+    pub(super) reserved: &'a [String],
+    /// The remote whose credentials its submodules may have, where they are wanted.
+    pub(super) submodules: Option<&'a RepoUrl>,
 }
 
 /// The paths of one job in the cache.
@@ -116,10 +128,14 @@ impl<'a> Place<'a> {
     pub(super) async fn add(
         &self,
         base: Base,
-        task: &str,
-        reserved: &[String],
+        new: &New<'_>,
         stop: Stop<'_>,
     ) -> Result<Worktree, GitError> {
+        let &New {
+            task,
+            reserved,
+            submodules,
+        } = new;
         files::remove(&self.path).await?;
         files::remove(&self.git_dir).await?;
         let earlier = self.record();
@@ -152,6 +168,9 @@ impl<'a> Place<'a> {
         };
         add.arg("--").arg(&self.path).arg(start).run().await?;
         self.identify(stop).await?;
+        if let Some(url) = submodules {
+            self.add_submodules(url, stop).await?;
+        }
         self.write(
             &self.record,
             &serde_json::to_vec(&record).unwrap_or_default(),
@@ -264,6 +283,17 @@ impl<'a> Place<'a> {
                     .await?;
             }
         }
+        Ok(())
+    }
+
+    /// Checks the submodules out, and theirs. They are cloned into git's folder for the worktree, so they go with it. They come over
+    /// the protocols that repositories may come over, and the remote's credentials go to its own host alone.
+    async fn add_submodules(&self, url: &RepoUrl, stop: Stop<'_>) -> Result<(), GitError> {
+        let update = self.inside("checking out the submodules", stop).remote(url);
+        update
+            .args(["submodule", "--quiet", "update", "--init", "--recursive"])
+            .run()
+            .await?;
         Ok(())
     }
 

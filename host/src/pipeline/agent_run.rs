@@ -219,9 +219,26 @@ impl Attempt<'_> {
         for fact in facts {
             match reading.learn(fact) {
                 Learnt::Text(text) => self.reporter.log(LogStream::Agent, &text).await,
-                Learnt::Event(event) => self.reporter.send(EventBody::Agent(event)).await,
+                Learnt::Event(event) => {
+                    if matches!(event, AgentEvent::Session { .. }) {
+                        self.record_session(reading.run.clone()).await;
+                    }
+                    self.reporter.send(EventBody::Agent(event)).await;
+                }
                 Learnt::Numbers => {}
             }
+        }
+    }
+
+    /// An agent that chooses the id of its session itself says it once. Should the server die after that, the next one can only go
+    /// on with the session if the id is on record.
+    async fn record_session(&self, run: Run) {
+        if run.session_id == self.job.run.session_id {
+            return;
+        }
+        if let Err(error) = self.pod.queue.update(&self.lease, &run).await {
+            // A lost claim ends the run from elsewhere; anything else is made up for at its end.
+            tracing::warn!(%error, "the session's id could not be recorded yet");
         }
     }
 

@@ -9,6 +9,7 @@ use super::materialize::host_failed;
 use super::{Attempt, Halt};
 use crate::git::{Checkout as Wanted, GitError, LockError, RepoUrl, Watch, Worktree};
 use crate::job::{EventBody, Failure, FailureClass, Stage, StageState};
+use crate::profile::Profile;
 
 /// Where the agent works.
 pub(super) struct Checkout {
@@ -18,9 +19,12 @@ pub(super) struct Checkout {
 }
 
 impl Attempt<'_> {
-    pub(super) async fn clone_repository(&mut self) -> Result<Checkout, Halt> {
+    pub(super) async fn clone_repository(&mut self, profile: &Profile) -> Result<Checkout, Halt> {
         let checkout = match &self.job.request.repo_url {
-            Some(url) => self.stage(Stage::Clone, self.check_out(url)).await?,
+            Some(url) => {
+                self.stage(Stage::Clone, self.check_out(url, profile))
+                    .await?
+            }
             None => self.scratch()?,
         };
         let run = &mut self.job.run;
@@ -34,13 +38,14 @@ impl Attempt<'_> {
         Ok(checkout)
     }
 
-    async fn check_out(&self, url: &RepoUrl) -> Result<Checkout, Halt> {
+    async fn check_out(&self, url: &RepoUrl, profile: &Profile) -> Result<Checkout, Halt> {
         let id = self.job.id.to_string();
         let wanted = Wanted {
             url,
             base_ref: self.job.request.base_ref.as_ref(),
             job: &id,
             task: &self.job.request.task,
+            submodules: profile.delivery.submodules,
         };
         // Dropped with the step, which kills what git still runs.
         let cancel = CancellationToken::new();

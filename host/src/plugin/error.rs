@@ -126,6 +126,8 @@ codes! {
     Answer = "plugin.answer", Author, "answer exactly as wit/ says";
     /// A JSON file or argument is not strict JSON.
     Json = "plugin.json", Profile, "write strict JSON: no comments, no duplicate keys, no byte order mark, at most 64 levels";
+    /// A TOML file is not one that every reader reads alike.
+    Toml = "plugin.toml", Profile, "write TOML of texts, numbers, booleans, lists and tables: no dates, no key twice, at most 64 levels";
     /// A grant is missing.
     Grant = "plugin.grant", Profile, "grant it, or remove what needs it";
     /// The agent's own rules are not met.

@@ -26,6 +26,7 @@ pub(super) mod env;
 mod front_matter;
 mod json;
 mod objects;
+mod toml;
 
 /// The policy documents, by program.
 #[derive(Clone, Debug, Default)]
@@ -237,7 +238,12 @@ fn inspect_files(document: Option<&Document>, files: &mut [TreeFile], findings: 
             }
             match rule.format {
                 Some(Format::Json) => {
-                    inspect_json(document, rule.rules.as_deref(), file, &origin, findings)
+                    let read = strict_json(file, &origin, findings);
+                    walk(document, rule.rules.as_deref(), read, origin, findings);
+                }
+                Some(Format::Toml) => {
+                    let read = strict_toml(file, &origin, findings);
+                    walk(document, rule.rules.as_deref(), read, origin, findings);
                 }
                 Some(Format::FrontMatter) => inspect_head(document, rule, file, &origin, findings),
                 None => {}
@@ -269,15 +275,29 @@ fn strict_json(file: &mut TreeFile, origin: &str, findings: &mut Findings) -> Op
     }
 }
 
-fn inspect_json(
+/// As [`strict_json`], for TOML.
+fn strict_toml(file: &mut TreeFile, origin: &str, findings: &mut Findings) -> Option<Value> {
+    match toml::parse(&file.bytes) {
+        Ok((value, text)) => {
+            file.bytes = Bytes::from(text);
+            Some(value)
+        }
+        Err(error) => {
+            let message = format!("{origin} is not plain TOML: {}", text::line(&error, 300));
+            findings.fail(PluginError::new(Code::Toml, message));
+            None
+        }
+    }
+}
+
+fn walk(
     document: &Document,
     rules: Option<&str>,
-    file: &mut TreeFile,
-    origin: &str,
+    value: Option<Value>,
+    origin: String,
     findings: &mut Findings,
 ) {
-    if let (Some(value), Some(rules)) = (strict_json(file, origin, findings), rules) {
-        let origin = origin.to_owned();
+    if let (Some(value), Some(rules)) = (value, rules) {
         Walk {
             document,
             origin,

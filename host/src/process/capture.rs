@@ -5,7 +5,7 @@ use std::future::{Future, pending};
 
 use tokio::sync::oneshot;
 
-use super::child::{Ended, Spawn};
+use super::child::{Ended, Held, Spawn};
 use super::error::SpawnError;
 use super::head_tail::HeadTail;
 use super::pump::Sink;
@@ -28,7 +28,7 @@ impl Spawn {
     /// [`SpawnError`] if it cannot be started.
     pub async fn capture(self, stdout: usize, stderr: usize) -> Result<Captured, SpawnError> {
         match self
-            .capture_until(stdout, stderr, pending::<Infallible>())
+            .capture_until(stdout, stderr, None, pending::<Infallible>())
             .await?
         {
             Ok(captured) => Ok(captured),
@@ -37,19 +37,21 @@ impl Spawn {
     }
 
     /// As [`Spawn::capture`], unless `stop` comes first. The program's tree is then killed, and is gone when this returns what
-    /// `stop` gave: whoever let it work on something may hand that on.
+    /// `stop` gave: whoever let it work on something may hand that on. Should the future be dropped, `held` is dropped no sooner
+    /// than the tree is gone.
     ///
     /// # Errors
     /// [`SpawnError`] if it cannot be started.
-    pub async fn capture_until<S>(
+    pub(crate) async fn capture_until<S>(
         self,
         stdout: usize,
         stderr: usize,
+        held: Held,
         stop: impl Future<Output = S>,
     ) -> Result<Result<Captured, S>, SpawnError> {
         let (stdout, out) = Keep::new(HeadTail::new(stdout - stdout / 2, stdout / 2));
         let (stderr, err) = Keep::new(HeadTail::tail(stderr));
-        let mut child = self.begin(stdout, stderr)?;
+        let mut child = self.begin_with(stdout, stderr, held)?;
         let ended = tokio::select! {
             biased;
             why = stop => {

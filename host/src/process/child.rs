@@ -1,5 +1,6 @@
 //! Starts a child and follows it to its end.
 
+use std::any::Any;
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -29,6 +30,9 @@ use super::tree::{KillReport, Tree};
 
 /// How long a killed child may take to be gone before it is given up. Only one that hangs inside the kernel takes longer.
 const LAST_WAIT: Duration = Duration::from_secs(10);
+
+/// Something that a child needs for as long as any process of its tree lives, such as a lock.
+pub(super) type Held = Option<Arc<dyn Any + Send + Sync>>;
 
 /// What to start.
 #[derive(Clone)]
@@ -179,9 +183,19 @@ impl Spawn {
 
     /// Starts the child and reads its output into the two sinks.
     pub(super) fn begin(
+        self,
+        stdout: impl Sink + 'static,
+        stderr: impl Sink + 'static,
+    ) -> Result<Child, SpawnError> {
+        self.begin_with(stdout, stderr, None)
+    }
+
+    /// As [`Spawn::begin`]; `held` is dropped when the child's tree is gone, however that comes about.
+    pub(super) fn begin_with(
         mut self,
         stdout: impl Sink + 'static,
         stderr: impl Sink + 'static,
+        held: Held,
     ) -> Result<Child, SpawnError> {
         self.check()?;
         let (program, mut command) = self.command()?;
@@ -211,6 +225,7 @@ impl Spawn {
             _registration: registration,
             tree: Some(Tree::of(identity, &self.marker)),
             gone,
+            _held: held,
         };
         tokio::spawn(running.follow(kill.clone(), sender));
         Ok(Child {
@@ -338,6 +353,7 @@ struct Running {
     _registration: Registration,
     tree: Option<Tree>,
     gone: CancellationToken,
+    _held: Held,
 }
 
 impl Running {

@@ -1,4 +1,4 @@
-//! The keys `pull_request` and `repository`: what becomes of a finished job's work.
+//! The keys `pull_request` and `repository`: how the work is set up, and what becomes of it when a job has finished.
 
 use serde_json::Value;
 
@@ -15,7 +15,7 @@ const PULL_REQUEST_KEYS: [&str; 7] = [
     "team_reviewers",
     "base",
 ];
-const REPOSITORY_KEYS: [&str; 2] = ["uncommitted", "commit_message"];
+const REPOSITORY_KEYS: [&str; 3] = ["uncommitted", "commit_message", "submodules"];
 
 /// What one document says.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -29,6 +29,7 @@ pub(super) struct DeliveryKeys {
     base: Option<String>,
     uncommitted: Option<Uncommitted>,
     commit_message: Option<String>,
+    submodules: Option<bool>,
 }
 
 /// What a chain adds up to.
@@ -52,6 +53,8 @@ pub struct Delivery {
     pub uncommitted: Uncommitted,
     /// The message of the commit that the host makes of it, a template.
     pub commit_message: String,
+    /// Whether submodules are checked out before the work begins.
+    pub submodules: bool,
 }
 
 const TITLE: &str = "{{ summary }}";
@@ -93,6 +96,7 @@ impl DeliveryKeys {
         if let Some(keys) = keys.mapping("repository")? {
             keys.refuse_unknown(&REPOSITORY_KEYS)?;
             read.commit_message = template(&keys, "commit_message")?;
+            read.submodules = keys.boolean("submodules")?;
             read.uncommitted = keys.choice(
                 "uncommitted",
                 &[
@@ -121,6 +125,7 @@ impl DeliveryKeys {
         over(&mut self.base, &child.base);
         over(&mut self.uncommitted, &child.uncommitted);
         over(&mut self.commit_message, &child.commit_message);
+        over(&mut self.submodules, &child.submodules);
     }
 
     pub(super) fn resolve(self) -> Delivery {
@@ -136,6 +141,7 @@ impl DeliveryKeys {
             commit_message: self
                 .commit_message
                 .unwrap_or_else(|| COMMIT_MESSAGE.to_owned()),
+            submodules: self.submodules.unwrap_or(false),
         }
     }
 }

@@ -33,6 +33,7 @@ async fn many_jobs_share_one_clone() {
                 base_ref: None,
                 job,
                 task: "t",
+                submodules: false,
             },
             watch,
         )
@@ -66,6 +67,7 @@ async fn no_two_calls_of_git_carry_one_marker() {
             base_ref: None,
             job,
             task: "t",
+            submodules: false,
         };
         cache
             .checkout(wanted, Watch::quiet(&world.cancel))
@@ -137,6 +139,7 @@ async fn racer() {
                 base_ref: None,
                 job,
                 task: "t",
+                submodules: false,
             },
             Watch::quiet(&cancel),
         )
@@ -184,6 +187,7 @@ async fn waiting_is_told_and_ends_when_the_other_process_does() {
                 base_ref: None,
                 job: JOB,
                 task: "t",
+                submodules: false,
             },
             watch,
         )
@@ -233,6 +237,7 @@ async fn hang(
             base_ref: None,
             job: JOB,
             task: "t",
+            submodules: false,
         },
         Watch::quiet(&world.cancel),
     );
@@ -273,6 +278,49 @@ async fn cancelling_kills_git_and_gives_the_lock_up() {
         ..world
     };
     assert!(world.checkout(JOB).await.path.exists());
+}
+
+#[tokio::test]
+async fn a_lock_outlives_its_holder_until_git_is_gone() {
+    let world = World::new();
+    let hangs = world.dir.path().join("hangs");
+    let script = format!(
+        "trap '' TERM\ncase \"$*\" in *' fetch '*) echo $$ > {0}; sleep 1000; exit;; esac",
+        hangs.display()
+    );
+    let cache = world.cache_with(GitOptions {
+        program: world.wrapper(&script).into_os_string(),
+        ..world.options()
+    });
+    let url = world.url();
+    let wanted = Checkout {
+        url: &url,
+        base_ref: None,
+        job: JOB,
+        task: "t",
+        submodules: false,
+    };
+    let written = || fs::read_to_string(&hangs).is_ok_and(|pid| pid.ends_with('\n'));
+    let begun = async {
+        while !written() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::select! {
+        done = cache.checkout(wanted, Watch::quiet(&world.cancel)) => panic!("{done:?}"),
+        () = begun => {}
+    }
+    // The checkout was dropped in the middle, as a step is that an interrupt ends.
+    let pid = fs::read_to_string(&hangs).unwrap();
+    let lock = FlockLock::new(world.root());
+    let (key, cancel) = (url.key(), CancellationToken::new());
+    let taken = lock.acquire(&key, &|_| {}, &cancel);
+    let taken = tokio::time::timeout(Duration::from_secs(60), taken)
+        .await
+        .unwrap();
+    assert!(taken.is_ok());
+    let there = Path::new("/proc").join(pid.trim()).join("exe").exists();
+    assert!(!there, "the lock was free while git was still there");
 }
 
 #[tokio::test]

@@ -41,6 +41,7 @@ async fn checkout_from(world: &World, url: &str, options: GitOptions) -> GitErro
                 base_ref: None,
                 job: JOB,
                 task: "t",
+                submodules: false,
             },
             Watch::quiet(&world.cancel),
         )
@@ -140,6 +141,7 @@ async fn git_gets_an_environment_of_its_own() {
                 base_ref: None,
                 job: JOB,
                 task: "t",
+                submodules: false,
             },
             Watch::quiet(&world.cancel),
         )

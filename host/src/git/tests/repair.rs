@@ -19,6 +19,7 @@ async fn the_rest_of_a_killed_clone_is_replaced() {
         base_ref: None,
         job: JOB,
         task: "t",
+        submodules: false,
     };
     let killed = cache
         .checkout(request, Watch::quiet(&world.cancel))
@@ -174,6 +175,7 @@ async fn the_rest_of_a_killed_worktree_is_replaced() {
         base_ref: None,
         job: JOB,
         task: "Fix the login",
+        submodules: false,
     };
     cache
         .checkout(request, Watch::quiet(&world.cancel))

@@ -100,6 +100,7 @@ impl World {
             base_ref: base.as_ref(),
             job,
             task: "Fix the login",
+            submodules: false,
         };
         self.cache()
             .checkout(request, Watch::quiet(&self.cancel))

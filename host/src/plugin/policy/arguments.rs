@@ -192,6 +192,7 @@ impl<'a> Reader<'a, '_> {
 
     fn positional(&mut self, word: Word<'_>) {
         let shown = match word {
+            Word::Text(text) if self.rules.words.is_match(text) => return,
             Word::Text(text) => text::line(text, 60),
             Word::Path(location) => text::line(&location.path, 60),
             Word::Mixed => "...".to_owned(),
@@ -293,7 +294,8 @@ impl<'a> Reader<'a, '_> {
             return;
         };
         let origin = format!("the file `{path}`");
-        super::inspect_json(self.document, Some(rules), file, &origin, self.findings);
+        let read = super::strict_json(file, &origin, self.findings);
+        super::walk(self.document, Some(rules), read, origin, self.findings);
     }
 
     fn required(&mut self) {

@@ -51,6 +51,8 @@ pub(super) struct FileRule {
 pub(super) enum Format {
     /// Strict JSON, written in its re-serialized form.
     Json,
+    /// TOML without dates, written in its re-serialized form.
+    Toml,
     /// Text that may start with YAML between two lines `---`.
     FrontMatter,
 }
@@ -147,6 +149,9 @@ pub(super) struct ArgumentRules {
     pub(super) unknown: GrantKind,
     /// The grant for an argument that is neither an option nor the value of one.
     pub(super) positional: Grant,
+    /// Globs over such arguments that need none, such as the names of subcommands.
+    #[serde(default)]
+    pub(super) words: Globs,
     /// The options.
     pub(super) options: BTreeMap<String, OptionRule>,
     /// Options whose absence needs a grant.

@@ -86,3 +86,48 @@ async fn the_shell_plans_with_the_grant_of_its_program_alone() {
         .unwrap();
     assert_eq!(plan.program, "sh");
 }
+
+/// As far as `profiles/codex/profile.yml` matters here.
+#[derive(Deserialize)]
+struct Shipped {
+    plugin: ShippedPlugin,
+}
+
+#[derive(Deserialize)]
+struct ShippedPlugin {
+    component: String,
+    config: serde_json::Value,
+    grants: Grants,
+}
+
+/// Every bundled profile that names a plugin of its own plans under exactly what it grants.
+#[tokio::test]
+async fn bundled_profiles_with_a_plugin_of_their_own_plan_under_their_grants() {
+    let mut planned = 0;
+    for file in crate::bundled::profiles() {
+        let text = std::str::from_utf8(file.bytes).unwrap();
+        let Ok(Shipped { plugin: own }) = serde_saphyr::from_str(text) else {
+            continue;
+        };
+        let plugin = host().load(component(&own.component)).await.unwrap();
+        let context = CallContext {
+            grants: own.grants,
+            ..context()
+        };
+        let request = PlanRequest {
+            operator: json!({"base_url": "http://127.0.0.1:9/v1"}),
+            config: own.config,
+            layers: layers(),
+            ..request(json!({}))
+        };
+        let made = host().materialize(&plugin, &context, &request).await;
+        let (plan, report) = made.unwrap_or_else(|error| panic!("{}: {error}", file.path));
+        assert!(
+            !plan.program.is_empty() && report.denials.is_empty(),
+            "{}",
+            file.path
+        );
+        planned += 1;
+    }
+    assert!(planned >= 2, "only {planned} profiles were looked at");
+}

@@ -1,0 +1,34 @@
+//! What the operator set for this plugin.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+use crate::bindings::types::{Error, ErrorCode};
+
+/// The operator's settings. Keys that are not for this plugin are passed over.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Operator {
+    /// The program, by name or absolute path.
+    pub(crate) binary: Option<String>,
+    /// Seconds of wall time for profiles that do not say.
+    pub(crate) timeout: Option<u32>,
+    /// The model's service, where it is not the usual one.
+    pub(crate) base_url: Option<String>,
+    /// Variables for every agent.
+    pub(crate) env: BTreeMap<String, String>,
+}
+
+impl Operator {
+    pub(crate) fn read(json: &str) -> Result<Self, Error> {
+        let mut operator: Self = serde_json::from_str(json).map_err(|error| Error {
+            code: ErrorCode::InvalidConfig,
+            message: format!("the operator's settings for codex are not valid: {error}"),
+        })?;
+        for text in [&mut operator.binary, &mut operator.base_url] {
+            *text = text.take().filter(|text| !text.is_empty());
+        }
+        Ok(operator)
+    }
+}

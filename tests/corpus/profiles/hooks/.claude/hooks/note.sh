@@ -1,0 +1,2 @@
+#!/bin/sh
+date >> "$CLAUDE_CONFIG_DIR/notes"
