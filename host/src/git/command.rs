@@ -185,6 +185,7 @@ impl Git {
             git_dir: None,
             work_tree: None,
             remote: None,
+            others: false,
             slow: false,
             local_transport: false,
         }
@@ -201,6 +202,8 @@ pub(super) struct Call<'a> {
     git_dir: Option<&'a Path>,
     work_tree: Option<&'a Path>,
     remote: Option<&'a RepoUrl>,
+    /// Whether what goes wrong may be the fault of other remotes.
+    others: bool,
     slow: bool,
     local_transport: bool,
 }
@@ -222,6 +225,12 @@ impl<'a> Call<'a> {
     pub(super) fn remote(mut self, url: &'a RepoUrl) -> Self {
         self.remote = Some(url);
         self.slow()
+    }
+
+    /// It talks to other remotes as well, on behalf of this one.
+    pub(super) fn remotes_of(mut self, url: &'a RepoUrl) -> Self {
+        self.others = true;
+        self.remote(url)
     }
 
     /// It may take as long as a transfer does.
@@ -257,7 +266,7 @@ impl<'a> Call<'a> {
     /// # Errors
     /// [`GitError`], also for any exit code but 0.
     pub(super) async fn run(self) -> Result<Vec<u8>, GitError> {
-        let (what, remote) = (self.what.clone(), self.remote);
+        let (what, remote) = (self.what.clone(), self.remote.filter(|_| !self.others));
         let captured = self.capture().await?;
         let exit = captured.ended.exit;
         let stderr = redact::stderr(&String::from_utf8_lossy(&captured.stderr.bytes()));

@@ -289,7 +289,9 @@ impl<'a> Place<'a> {
     /// Checks the submodules out, and theirs. They are cloned into git's folder for the worktree, so they go with it. They come over
     /// the protocols that repositories may come over, and the remote's credentials go to its own host alone.
     async fn add_submodules(&self, url: &RepoUrl, stop: Stop<'_>) -> Result<(), GitError> {
-        let update = self.inside("checking out the submodules", stop).remote(url);
+        let update = self
+            .inside("checking out the submodules", stop)
+            .remotes_of(url);
         update
             .args(["submodule", "--quiet", "update", "--init", "--recursive"])
             .run()

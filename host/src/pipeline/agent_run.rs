@@ -45,7 +45,7 @@ enum Stopped {
     /// Handed off, and the agent did not come to a tool boundary in time: it was terminated in the middle of something, and what
     /// it concludes from that is not to be trusted.
     CutOff,
-    TimeLimit(Duration),
+    TimeLimit,
     Budget,
 }
 
@@ -74,7 +74,8 @@ impl Attempt<'_> {
     }
 
     async fn run_agent(&mut self, launch: Launch) -> Result<Verdict, Halt> {
-        let limit = self.time_left(&launch)?;
+        let limit = self.time_limit(&launch);
+        let left = self.time_left(limit)?;
         let budget = launch.plan.budget;
         budget::check_left(&budget, &self.job.run)?;
         let reader = self.start_reader(&launch).await?;
@@ -91,7 +92,7 @@ impl Attempt<'_> {
             &mut child,
             &self.interrupts,
             Limits {
-                time: limit,
+                time: left,
                 over_budget: &over_budget,
             },
             &launch.plan.stop,
@@ -116,7 +117,7 @@ impl Attempt<'_> {
             self.job.run.warnings.push(warning);
         }
         self.warn_if_disabled(&launch);
-        self.conclude(reading, ended, stopped).await
+        self.conclude(reading, ended, stopped, limit).await
     }
 
     /// A run that began before its plugin was switched off goes on to its end: its plan was checked, and only its output is still read.
@@ -128,8 +129,8 @@ impl Attempt<'_> {
         }
     }
 
-    /// What is left of the job's wall time: the shortest of the plan's, the profile's and the operator's limit, over all attempts.
-    fn time_left(&self, launch: &Launch) -> Result<Duration, Failure> {
+    /// The job's wall time over all attempts: the shortest of the plan's, the profile's and the operator's limit.
+    fn time_limit(&self, launch: &Launch) -> Duration {
         let profile = launch
             .profile_timeout
             .map(|s| Duration::from_secs(s.into()));
@@ -138,7 +139,11 @@ impl Attempt<'_> {
             .flatten()
             .min()
             .unwrap_or(self.pod.config.max_job_time);
-        let limit = limit.min(self.pod.config.max_job_time);
+        limit.min(self.pod.config.max_job_time)
+    }
+
+    /// What earlier attempts left of it.
+    fn time_left(&self, limit: Duration) -> Result<Duration, Failure> {
         let left = limit.saturating_sub(Duration::from_secs_f64(self.job.run.agent_seconds));
         if left.is_zero() {
             Err(out_of_time(limit))
@@ -254,6 +259,7 @@ impl Attempt<'_> {
         reading: Reading,
         ended: Ended,
         stopped: Option<Stopped>,
+        limit: Duration,
     ) -> Result<Verdict, Halt> {
         let exit = Exit {
             code: ended.exit.code,
@@ -310,7 +316,7 @@ impl Attempt<'_> {
                 Err(Halt::Interrupted(why))
             }
             Some(Stopped::CutOff) => Err(Halt::Interrupted(Interrupt::HandOff)),
-            Some(Stopped::TimeLimit(limit)) if result.is_err() => Ok(Verdict {
+            Some(Stopped::TimeLimit) if result.is_err() => Ok(Verdict {
                 failure: Some(out_of_time(limit)),
             }),
             Some(Stopped::Budget) if result.is_err() => Ok(Verdict {
@@ -358,7 +364,7 @@ async fn control(
         biased;
         ended = child.wait() => return (ended, None),
         why = interrupts.next() => Stopped::By(why),
-        () = tokio::time::sleep(limits.time) => Stopped::TimeLimit(limits.time),
+        () = tokio::time::sleep(limits.time) => Stopped::TimeLimit,
         () = limits.over_budget.cancelled() => Stopped::Budget,
     };
     match why {

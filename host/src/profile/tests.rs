@@ -152,7 +152,7 @@ fn errors_name_the_file_the_key_and_what_is_expected() {
         ("extends: ../x", &["`extends`", "profile"]),
         (
             "extends: nope",
-            &["`nope`", "code, guarded, p, review, shell"],
+            &["`nope`", "code, codex, guarded, p, review, shell"],
         ),
         ("auto-pr: true", &["unknown key `auto-pr`", "`auto_pr`"]),
         ("plugin: shell", &["`plugin`", "a mapping"]),
@@ -210,7 +210,7 @@ fn unknown_and_impossible_names_are_told_apart_from_broken_profiles() {
     assert!(
         world
             .error("nope")
-            .contains("bad, code, guarded, review, shell")
+            .contains("bad, code, codex, guarded, review, shell")
     );
     assert!(!world.store.load("bad").unwrap_err().is_unknown());
 }
