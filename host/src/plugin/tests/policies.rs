@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::LazyLock;
 
 use serde::Deserialize;
 
@@ -14,6 +15,9 @@ use crate::plugin::types::{
 use crate::plugin::{
     Code, EffectiveGrants, Grant, GrantKind, Grants, Layer, LayerFile, Limits, PluginError, Role,
 };
+
+/// Read once: the cases are many.
+static POLICIES: LazyLock<Policies> = LazyLock::new(|| Policies::bundled().unwrap());
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -139,13 +143,7 @@ impl Case {
         let all = Grants::all();
         let grants = EffectiveGrants::new(&all, granted, &all, Role::Plugin);
         let (plan, layers) = self.plan(suite);
-        CheckedPlan::new(
-            plan,
-            &layers,
-            &Limits::default(),
-            &Policies::bundled().unwrap(),
-            &grants,
-        )
+        CheckedPlan::new(plan, &layers, &Limits::default(), &POLICIES, &grants)
     }
 
     fn run(&self, suite: &Suite) {
