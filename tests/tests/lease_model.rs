@@ -11,6 +11,8 @@ use stateright::{Checker, Model, Property};
 
 /// How many ticks a lease lasts.
 const LEASE: u8 = 2;
+/// After how many ticks of silence a pod judges itself: it renews once more at the most before others may take its jobs.
+const SILENCE: u8 = LEASE - 1;
 const PODS: usize = 2;
 /// How many attempts a job has in the model; it bounds the states.
 const ATTEMPTS: u8 = 3;
@@ -22,7 +24,7 @@ struct Protocol {
     fenced: bool,
     /// Before a pod's jobs are taken back it is condemned, and a condemned pod that renews its lease gives up its agents.
     condemns: bool,
-    /// Only a pod whose lease is not over can claim.
+    /// Only a pod whose lease lasts until it has renewed once more can claim.
     claims_with_lease: bool,
     /// A pod that neither Redis nor the volume heard of for a lease gives up its agents.
     judges_itself: bool,
@@ -161,7 +163,6 @@ impl Fleet {
         if !self.pods[pod].dark {
             self.pods[pod].volume = 0;
         }
-        let is_late = self.pods[pod].redis >= LEASE;
         if self.pods[pod].reaches_redis() {
             if self.redis.is_none() {
                 self.rebuild();
@@ -170,7 +171,7 @@ impl Fleet {
                 self.pods[pod].give_up();
             }
             self.pods[pod].redis = 0;
-        } else if is_late && gap >= LEASE && protocol.judges_itself {
+        } else if self.pods[pod].redis >= SILENCE && gap >= SILENCE && protocol.judges_itself {
             self.pods[pod].give_up();
         }
         self.pods[pod].renewed = true;
@@ -273,7 +274,7 @@ impl Fleet {
         let record = self.redis;
         let waits = record.is_some_and(|r| r.holder.is_none() && !r.over && r.attempt < ATTEMPTS);
         let is_idle = pod.agent.is_none() && pod.spool.is_none() && !pod.waking;
-        let has_lease = pod.redis < LEASE && !pod.lapsed || !protocol.claims_with_lease;
+        let has_lease = pod.redis < SILENCE && !pod.lapsed || !protocol.claims_with_lease;
         let can_claim = pod.reaches_redis() && has_lease;
         may(Step::Claim(number), can_claim && waits && is_idle);
         may(Step::Finish(number), pod.runs() && pod.agent.is_some());
@@ -422,7 +423,7 @@ fn a_pod_whose_jobs_are_taken_back_must_not_renew_its_lease_in_silence() {
 }
 
 #[test]
-fn a_pod_whose_lease_is_over_must_not_claim() {
+fn a_pod_whose_lease_is_about_to_end_must_not_claim() {
     let broken = broken(Protocol {
         claims_with_lease: false,
         ..AS_IT_IS
@@ -445,5 +446,8 @@ fn a_pod_that_only_lost_redis_must_be_left_its_jobs() {
         asks_witness: false,
         ..AS_IT_IS
     });
-    assert_eq!(broken, ["no two agents of a job are awake at once"]);
+    assert!(
+        broken.contains(&"no two agents of a job are awake at once"),
+        "{broken:?}"
+    );
 }

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::change::{self, Change};
 use super::held::{Held, HeldState, Spool};
+use super::lease::RENEWALS;
 use super::link::Wire;
 use super::scripts::{self, Commit, Committed, Expect, Kind, Outstanding, Place, Taken};
 use super::{Inner, reads, writes};
@@ -159,6 +160,7 @@ async fn take(inner: &Inner, moved: Option<String>) -> Result<Option<(Job, u64)>
                 .arg(inner.keys.jobs())
                 .arg(moved.as_deref().unwrap_or_default())
                 .arg(&inner.life)
+                .arg((inner.settings.lease / RENEWALS).as_millis() as u64)
                 .invoke_async(c)
                 .await
                 .and_then(Taken::parse)

@@ -15,7 +15,7 @@ use crate::job::JobId;
 use crate::queue::{QueueError, guard};
 
 /// How often a lease is renewed within its length.
-const RENEWALS: u32 = 4;
+pub(super) const RENEWALS: u32 = 4;
 /// After how many renewals the spool of submissions is looked at anyway.
 const LOOK_EVERY: u64 = 8;
 /// How long the mark of a drain outlives the pod that set it.
@@ -146,9 +146,10 @@ impl Keeper {
 
     /// Without Redis and without a witness others may run this pod's jobs by now, also where the witness was silent for a while only.
     fn judge_itself(&mut self) {
-        let lease = self.inner.settings.lease;
-        let is_over = |at: Option<Instant>| at.is_none_or(|at| at.elapsed() >= lease);
-        let was_silent = self.silence >= lease || is_over(self.witnessed);
+        // Before the lease ends for others, who may look in the moment it does: there is one more renewal until then.
+        let most = self.inner.settings.lease - self.inner.settings.lease / RENEWALS;
+        let is_over = |at: Option<Instant>| at.is_none_or(|at| at.elapsed() >= most);
+        let was_silent = self.silence >= most || is_over(self.witnessed);
         if self.inner.settings.shared && was_silent && is_over(self.renewed) {
             self.lose_all("neither Redis nor the volume could be told that it lives");
         }
