@@ -10,7 +10,7 @@
 use stateright::{Checker, Model, Property};
 
 /// How many ticks a lease lasts.
-const LEASE: u8 = 2;
+const LEASE: u8 = 3;
 /// After how many ticks of silence a pod judges itself: it renews once more at the most before others may take its jobs.
 const SILENCE: u8 = LEASE - 1;
 const PODS: usize = 2;
@@ -322,7 +322,7 @@ impl Model for Protocol {
             pods: [Pod::default(); PODS],
             left: Trouble {
                 kills: 1,
-                freezes: 2,
+                freezes: 1,
                 cuts: 1,
                 flushes: 1,
             },
