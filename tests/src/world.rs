@@ -291,12 +291,6 @@ impl World {
         }
     }
 
-    /// Whether a server runs.
-    #[must_use]
-    pub fn is_up(&self) -> bool {
-        self.server.is_some()
-    }
-
     /// Sends SIGTERM and returns at once.
     pub fn sigterm(&self) {
         self.running().send(Signal::TERM);
