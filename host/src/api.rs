@@ -15,6 +15,7 @@
 //! | `GET /profiles` | every profile |
 //! | `GET /plugins` | every plugin: version, digest, grants and limits by profile, last error |
 //! | `POST /drain`, `GET /drain`, `DELETE /drain` | drains this pod; how far it is; takes it back |
+//! | `GET /metrics` | the metrics of this pod, for Prometheus |
 //! | `GET /health`, `/livez`, `/readyz`, `/healthz` | how the server is; these need no key |
 
 mod drain;
@@ -25,6 +26,7 @@ mod follow;
 mod guard;
 mod input;
 mod jobs;
+mod observe;
 mod status;
 
 #[cfg(test)]
@@ -37,7 +39,7 @@ use async_trait::async_trait;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::{Method, Uri};
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use serde_json::Value;
@@ -46,7 +48,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::config::Config;
 use crate::drain::Drain;
-use crate::job::{JobId, Origin, Record, RequestBody};
+use crate::job::{JobId, Origin, Record, RequestBody, TraceContext};
 use crate::queue::Queue;
 use crate::queue::redis::PodInfo;
 use crate::service::{Accepted, Readiness, Service, SubmitError};
@@ -91,7 +93,12 @@ pub trait Core: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`SubmitError`]; nothing is stored then.
-    async fn retry(&self, id: JobId, key: Option<&str>) -> Result<Accepted, SubmitError>;
+    async fn retry(
+        &self,
+        id: JobId,
+        key: Option<&str>,
+        trace: Option<TraceContext>,
+    ) -> Result<Accepted, SubmitError>;
 
     /// The pods of the fleet; without one, this server.
     fn pods(&self) -> Vec<PodInfo>;
@@ -101,6 +108,9 @@ pub trait Core: Send + Sync + 'static {
 
     /// Every plugin that is part of the program or named by a profile.
     async fn plugins(&self) -> Vec<Value>;
+
+    /// The page of metrics.
+    async fn metrics(&self) -> String;
 
     /// Whether the server should get traffic.
     async fn readiness(&self) -> Readiness;
@@ -132,8 +142,17 @@ impl Core for Service {
         Self::submit_from(self, body, origin).await
     }
 
-    async fn retry(&self, id: JobId, key: Option<&str>) -> Result<Accepted, SubmitError> {
-        Self::retry(self, id, key).await
+    async fn retry(
+        &self,
+        id: JobId,
+        key: Option<&str>,
+        trace: Option<TraceContext>,
+    ) -> Result<Accepted, SubmitError> {
+        Self::retry(self, id, key, trace).await
+    }
+
+    async fn metrics(&self) -> String {
+        Self::metrics(self).await
     }
 
     fn pods(&self) -> Vec<PodInfo> {
@@ -174,6 +193,7 @@ pub fn router(core: impl Core) -> Router {
             "/drain",
             get(drain::show).post(drain::begin).delete(drain::cancel),
         )
+        .route("/metrics", get(status::metrics))
         .route("/health", get(status::health))
         .route("/livez", get(status::alive))
         .route("/readyz", get(status::ready))
@@ -184,6 +204,7 @@ pub fn router(core: impl Core) -> Router {
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .layer(from_fn_with_state(guard, guard::check))
         .layer(CatchPanicLayer::custom(panicked))
+        .layer(from_fn(observe::note))
 }
 
 async fn unknown_path(uri: Uri) -> Problem {

@@ -33,7 +33,6 @@ mod run;
 mod serve;
 mod status;
 mod summary;
-pub mod telemetry;
 mod text;
 mod trust;
 mod version;

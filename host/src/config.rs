@@ -61,15 +61,17 @@ pub enum ConfigError {
     Conflict(String),
 }
 
-/// Where an OpenTelemetry collector is, for agents; handed to plugins as it is.
+/// Where an OpenTelemetry collector is, for the server's own traces and for agents; handed to plugins as it is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Otel {
-    /// Whether agents send telemetry.
+    /// Whether the server sends traces, and agents telemetry.
     pub enabled: bool,
     /// The collector's address.
     pub endpoint: Option<String>,
     /// The protocol, such as `grpc`.
     pub protocol: Option<String>,
+    /// Where the server's own traces go, if that is another place.
+    pub traces_endpoint: Option<String>,
     /// Whether prompts are sent.
     pub log_prompts: bool,
     /// Whether tool details are sent.
@@ -87,6 +89,8 @@ pub struct Config {
     pub api_keys: Vec<SecretString>,
     /// Whether a non-loopback address may be bound without keys.
     pub unsafe_no_auth: bool,
+    /// Whether metrics can be read without a key.
+    pub metrics_public: bool,
     /// Whether profiles marked `local_only` may be used on a non-loopback address.
     pub allow_local_profiles: bool,
     /// The root of the shared file system; none: local mode.
@@ -213,6 +217,7 @@ impl Config {
                 .map(SecretString::from)
                 .collect(),
             unsafe_no_auth: flags.unsafe_no_auth || source.flag("server.unsafe_no_auth")?,
+            metrics_public: source.flag("server.metrics_public")?,
             allow_local_profiles: source.flag("server.allow_local_profiles")?,
             repos_root: source
                 .path("repos.root")?
@@ -533,6 +538,7 @@ impl Source<'_> {
             enabled: self.flag("otel.enabled")?,
             endpoint: self.text("otel.endpoint")?,
             protocol: self.text("otel.protocol")?,
+            traces_endpoint: self.text("otel.traces_endpoint")?,
             log_prompts: self.flag("otel.log_prompts")?,
             log_tool_details: self.flag("otel.log_tool_details")?,
         })

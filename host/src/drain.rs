@@ -33,6 +33,8 @@ struct State {
     handed_off: usize,
     /// Cancelled when running jobs must be handed off.
     hand_off: CancellationToken,
+    /// When the drain began.
+    began: Option<Instant>,
     /// Whether the pod ends for good.
     closed: bool,
 }
@@ -77,6 +79,7 @@ impl Drain {
         self.state.send_modify(|state| {
             if state.deadline.is_none() {
                 state.handed_off = 0;
+                state.began = Some(Instant::now());
                 tracing::info!(
                     seconds = timeout.as_secs(),
                     "draining: no more jobs are claimed"
@@ -124,6 +127,13 @@ impl Drain {
                     .as_secs_f64()
             }),
         }
+    }
+
+    /// How long the drain has lasted, and how long it may; none while the pod serves.
+    pub(crate) fn lasted(&self) -> Option<(Duration, Duration)> {
+        let state = self.state.borrow();
+        let (began, deadline) = (state.began?, state.deadline?);
+        Some((began.elapsed(), deadline.saturating_duration_since(began)))
     }
 
     /// Whether the pod takes jobs.

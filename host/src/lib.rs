@@ -41,3 +41,4 @@ pub mod server;
 pub mod service;
 
 pub mod config;
+pub mod telemetry;

@@ -2,15 +2,21 @@
 
 use std::process::ExitCode;
 
-use agenticore::cli::{self, Cli, telemetry};
+use agenticore::cli::{self, Cli};
+use agenticore::telemetry::Telemetry;
 use clap::Parser as _;
 
 #[tokio::main]
 async fn main() -> ExitCode {
     let cli = Cli::parse();
-    if let Err(error) = telemetry::init(cli.is_server()) {
-        eprintln!("agenticore: {error}");
-        return cli::ExitCode::Usage.into();
-    }
-    cli::run(cli).await.into()
+    let telemetry = match Telemetry::start(cli.is_server()) {
+        Ok(telemetry) => telemetry,
+        Err(error) => {
+            eprintln!("agenticore: {error}");
+            return cli::ExitCode::Usage.into();
+        }
+    };
+    let code = cli::run(cli).await;
+    telemetry.end().await;
+    code.into()
 }

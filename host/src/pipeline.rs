@@ -17,12 +17,14 @@ mod session;
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use crate::job::{EventBody, Failure, FailureClass, Job, Stage, StageState};
 use crate::plugin::types;
 use crate::pod::Pod;
 use crate::profile::{OnInterrupt, Profile};
 use crate::queue::{Claim, Lease};
+use crate::telemetry::trace;
 
 use self::reporter::Reporter;
 
@@ -184,7 +186,7 @@ impl Attempt<'_> {
         let result = tokio::select! {
             biased;
             why = self.interrupts.next() => Err(Halt::Interrupted(why)),
-            result = step => result,
+            result = step.instrument(trace::stage_span(stage)) => result,
         };
         match &result {
             Ok(_) => self.tell(stage, StageState::Done, None).await,

@@ -25,6 +25,7 @@ use crate::queue::embedded::Embedded;
 use crate::queue::redis::{self, RedisStore};
 use crate::queue::{Cursor, Queue};
 use crate::service::Service;
+use crate::telemetry;
 use crate::worker;
 
 /// How much longer than its time a drain may take before the server gives up on it.
@@ -172,6 +173,7 @@ impl Host {
         let timekeeper = tokio::spawn(async move { drain.keep_time().await });
         let housekeeper = tokio::spawn(housekeeping::run(self.pod.clone()));
         let herald = tokio::spawn(tell_of_drains(self.pod.clone(), self.drain.clone()));
+        let counting = tokio::spawn(telemetry::upkeep());
         let closed = CancellationToken::new();
         let router =
             api::router(self.service.clone()).into_make_service_with_connect_info::<SocketAddr>();
@@ -193,6 +195,7 @@ impl Host {
         closed.cancel();
         prewarm.abort();
         housekeeper.abort();
+        counting.abort();
         if let Ok(served) = tokio::time::timeout(CONNECTION_GRACE, http).await {
             served
                 .context("the HTTP task panicked")?

@@ -1,6 +1,7 @@
 //! What the faces call: submitting, asking and steering, the same functions for REST, SSE and the local run.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
@@ -13,13 +14,17 @@ use crate::drain::Drain;
 use crate::git::UrlPolicy;
 use crate::job::{
     Admitted, BadRequest, Idempotency, InvalidKey, Job, JobId, Origin, Record, RequestBody,
-    RequestPolicy, SessionId,
+    RequestPolicy, SessionId, TraceContext,
 };
 use crate::plugin::PluginError;
 use crate::pod::Pod;
 use crate::profile::Profile;
 use crate::queue::redis::{PodFacts, PodInfo, ordinal};
-use crate::queue::{Queue, QueueError};
+use crate::queue::{Depth, Queue, QueueError};
+use crate::telemetry::{metrics, trace};
+
+/// How long a scrape waits for the store.
+const STORE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// A running server's core.
 #[derive(Clone)]
@@ -213,6 +218,9 @@ impl Service {
         let mut job = Job::new(JobId::random(), request, Timestamp::now());
         job.origin = origin;
         job.run.admitted = admitted;
+        // A span of ours is nearer than what the request came with.
+        let trace = trace::current().or(job.origin.trace.take());
+        job.origin.trace = Some(trace.unwrap_or_else(TraceContext::unrecorded));
         let id = job.id;
         let record = self.pod.queue.submit(job).await?;
         let replayed = record.id != id.to_string();
@@ -224,7 +232,12 @@ impl Service {
     ///
     /// # Errors
     /// [`SubmitError`]; nothing is stored then.
-    pub async fn retry(&self, id: JobId, key: Option<&str>) -> Result<Accepted, SubmitError> {
+    pub async fn retry(
+        &self,
+        id: JobId,
+        key: Option<&str>,
+        trace: Option<TraceContext>,
+    ) -> Result<Accepted, SubmitError> {
         let record = self.pod.queue.get(id).await?;
         if !record.status.is_ended() {
             return Err(SubmitError::NotEnded(record.id));
@@ -235,7 +248,7 @@ impl Service {
                 .map(|key| Idempotency::of(key, &body, Some(id)))
                 .transpose()?,
             retry_of: Some(id),
-            ..Origin::default()
+            trace,
         };
         self.submit_from(body, origin).await
     }
@@ -373,6 +386,21 @@ impl Service {
             .await;
         let values = listed.into_iter().map(serde_json::to_value);
         values.filter_map(Result::ok).collect()
+    }
+
+    /// The page of metrics. It answers soon, whatever the store does.
+    pub async fn metrics(&self) -> String {
+        let config = &self.pod.config;
+        let depth = tokio::time::timeout(STORE_PATIENCE, self.pod.queue.depth()).await;
+        let depth: Option<Depth> = depth.ok();
+        metrics::render(&metrics::Now {
+            depth,
+            drain: &self.drain,
+            ready: self.drain.is_serving() && self.warm.is_cancelled(),
+            slots: config.max_parallel_jobs,
+            drain_timeout: config.drain_timeout,
+            pod: config.pod_name.as_str(),
+        })
     }
 
     /// Whether the server should get traffic.

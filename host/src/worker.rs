@@ -17,6 +17,7 @@ use crate::job::{Failure, FailureClass, Outcome};
 use crate::pipeline;
 use crate::pod::Pod;
 use crate::queue::{Claim, QueueError};
+use crate::telemetry::{metrics, trace};
 
 /// How long the loop waits after the store failed.
 const PAUSE_AFTER_ERROR: Duration = Duration::from_secs(1);
@@ -41,8 +42,7 @@ pub async fn run(pod: Arc<Pod>, drain: Drain) {
         };
         match claimed {
             Ok(claim) => {
-                let span =
-                    tracing::info_span!("job", job = %claim.job.id, attempt = claim.job.attempt);
+                let span = trace::job_span(&claim.job, pod.config.pod_name.as_str());
                 let run = run_one(pod.clone(), claim, claiming.run());
                 runs.spawn(
                     async move {
@@ -81,9 +81,9 @@ async fn run_one(pod: Arc<Pod>, claim: Claim, running: Running) {
             .queue
             .finish(&lease, &run, Outcome::Failed(failure))
             .await;
-        if let Err(error) = recorded
-            && !matches!(error, QueueError::LostClaim(_))
-        {
+        if let Err(QueueError::LostClaim(_)) = recorded {
+            metrics::lease_lost();
+        } else if let Err(error) = recorded {
             tracing::error!(%error, "and its end could not be recorded; it is run again when the server starts anew");
         }
     }

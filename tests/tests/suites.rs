@@ -26,6 +26,8 @@ mod init;
 mod lease_model;
 mod limits;
 mod manifests;
+mod monitoring;
+mod observe;
 mod plugin_author;
 mod plugin_bundles;
 mod plugin_tools;

@@ -24,6 +24,7 @@ use super::error::{Code, Problem};
 use super::follow::{Follower, Item, Start};
 use super::input::{Params, Target, bad};
 use crate::job::JobId;
+use crate::telemetry::metrics::SseSession;
 
 /// How long a reader waits before it comes back.
 const RETRY: Duration = Duration::from_secs(2);
@@ -166,7 +167,10 @@ pub(super) fn sse(
     keep_alive: Duration,
 ) -> Response {
     let retry = stream::once(async { Ok(Frame::default().retry(RETRY)) });
-    let events = batches.flat_map(stream::iter).map(|item| {
+    let session = SseSession::open();
+    let events = batches.flat_map(stream::iter).map(move |item| {
+        // Counted for as long as the stream lives.
+        let _open = &session;
         let event = item.event();
         Frame::default()
             .id(event.seq.to_string())

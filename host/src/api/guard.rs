@@ -21,6 +21,9 @@ use crate::config::Config;
 /// Paths that need no key: an orchestrator's probes have none.
 const PUBLIC: [&str; 4] = ["/health", "/livez", "/readyz", "/healthz"];
 
+/// What a scraper reads, which may have no key either.
+const METRICS: &str = "/metrics";
+
 /// What existing clients read in the body of a 401.
 const UNAUTHORIZED: &str = "Invalid or missing API key";
 
@@ -28,6 +31,8 @@ const UNAUTHORIZED: &str = "Invalid or missing API key";
 pub(super) struct Guard {
     /// Digests of the accepted keys; empty: no key is needed.
     keys: Vec<[u8; 32]>,
+    /// Whether metrics need no key.
+    metrics_public: bool,
     /// Whether only this machine's names are accepted in `Host`.
     local_names_only: bool,
 }
@@ -53,6 +58,7 @@ impl Guard {
                 .iter()
                 .map(|key| digest(key.expose_secret()))
                 .collect(),
+            metrics_public: config.metrics_public,
             // Whoever must show a key cannot be impersonated by a page that has none.
             local_names_only: config.api_keys.is_empty() && config.is_loopback(),
         }
@@ -66,7 +72,8 @@ impl Guard {
         if !matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS) {
             check_origin(host, headers)?;
         }
-        if self.keys.is_empty() || PUBLIC.contains(&uri.path()) || self.has_key(uri, headers) {
+        let public = PUBLIC.contains(&uri.path()) || (self.metrics_public && uri.path() == METRICS);
+        if self.keys.is_empty() || public || self.has_key(uri, headers) {
             Ok(())
         } else {
             Err(Problem::new(Code::Unauthorized, UNAUTHORIZED))

@@ -15,6 +15,7 @@ use super::input::{JsonBody, Params, Target, bad};
 use crate::job::{Idempotency, JobId, Origin, Record, RequestBody, Status};
 use crate::queue::{Filter, Page};
 use crate::service::{Accepted, SubmitError};
+use crate::telemetry::trace;
 
 const DEFAULT_LIMIT: usize = 20;
 const MAX_LIMIT: usize = 200;
@@ -58,7 +59,8 @@ pub(super) async fn submit(
             .map(|key| Idempotency::of(key, &body, None))
             .transpose()
             .map_err(SubmitError::from)?,
-        ..Origin::default()
+        trace: trace::incoming(&headers),
+        retry_of: None,
     };
     let accepting = core.clone();
     let mut accepted = to_its_end(async move { accepting.submit_from(body, origin).await }).await?;
@@ -80,7 +82,8 @@ pub(super) async fn retry(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let key = key(&headers)?.map(str::to_owned);
-    let accepted = to_its_end(async move { core.retry(id, key.as_deref()).await }).await?;
+    let trace = trace::incoming(&headers);
+    let accepted = to_its_end(async move { core.retry(id, key.as_deref(), trace).await }).await?;
     Ok(answer(accepted))
 }
 

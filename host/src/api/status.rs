@@ -2,7 +2,8 @@
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::{StatusCode, Uri};
+use axum::http::{StatusCode, Uri, header};
+use axum::response::IntoResponse;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -67,6 +68,12 @@ pub(super) async fn health(State(core): State<Shared>) -> Json<Value> {
         "version": env!("CARGO_PKG_VERSION"),
         "pod": core.config().pod_name,
     }))
+}
+
+/// The metrics of this pod.
+pub(super) async fn metrics(State(core): State<Shared>) -> impl IntoResponse {
+    let kind = "text/plain; version=0.0.4; charset=utf-8";
+    ([(header::CONTENT_TYPE, kind)], core.metrics().await)
 }
 
 /// That the process answers. It asks nothing else: a restart would not heal anything else.

@@ -142,6 +142,8 @@ fn value(
         "AGENTICORE_OTEL_ENABLED" => Some(config.otel.enabled.to_string()),
         "OTEL_EXPORTER_OTLP_ENDPOINT" => config.otel.endpoint.clone(),
         "OTEL_EXPORTER_OTLP_PROTOCOL" => config.otel.protocol.clone(),
+        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT" => config.otel.traces_endpoint.clone(),
+        "AGENTICORE_METRICS_PUBLIC" => Some(config.metrics_public.to_string()),
         "AGENTICORE_OTEL_LOG_PROMPTS" => Some(config.otel.log_prompts.to_string()),
         "AGENTICORE_OTEL_LOG_TOOL_DETAILS" => Some(config.otel.log_tool_details.to_string()),
         "GITHUB_TOKEN" => hidden(config.github_token.is_some()),

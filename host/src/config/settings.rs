@@ -90,6 +90,12 @@ pub const SETTINGS: &[Setting] = &[
         "Listen on a non-loopback address without keys. Anybody who reaches the server can then run commands on it.",
     ),
     row(
+        "AGENTICORE_METRICS_PUBLIC",
+        "server.metrics_public",
+        "false",
+        "Whether `/metrics` answers without a key where keys are set. It names versions, routes and counts, and no job.",
+    ),
+    row(
         "AGENTICORE_ALLOW_LOCAL_PROFILES",
         "server.allow_local_profiles",
         "false",
@@ -260,19 +266,25 @@ pub const SETTINGS: &[Setting] = &[
         "AGENTICORE_OTEL_ENABLED",
         "otel.enabled",
         "false",
-        "Whether agents send telemetry.",
+        "Whether the server sends traces, and agents telemetry.",
     ),
     row(
         "OTEL_EXPORTER_OTLP_ENDPOINT",
         "otel.endpoint",
         "",
-        "The collector that agents send telemetry to.",
+        "The collector, for the server and for agents, such as `http://otel-collector:4318`.",
     ),
     row(
         "OTEL_EXPORTER_OTLP_PROTOCOL",
         "otel.protocol",
         "",
-        "The protocol of the collector, such as `grpc`.",
+        "The protocol that agents speak with the collector, such as `grpc`. The server speaks `http/protobuf` alone, and with `grpc` here it sends only to `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT`.",
+    ),
+    row(
+        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+        "otel.traces_endpoint",
+        "(the collector's address with /v1/traces)",
+        "The whole address that the server's own traces are sent to by OTLP over HTTP.",
     ),
     row(
         "AGENTICORE_OTEL_LOG_PROMPTS",

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use super::materialize::{Launch, plugin_failed};
 use super::reporter::persist;
@@ -24,6 +25,7 @@ use crate::plugin::{AgentRun, PluginError, ResolvedEnv, ResolvedPlan, RunRequest
 use crate::process::{
     Child, Ended, HeadTail, JobMarker, LineLimits, Output, Signal, Spawn, Stream,
 };
+use crate::telemetry::trace;
 
 /// Bytes of output kept on the record, half from the beginning and half from the end.
 const OUTPUT_BYTES: usize = 50 * 1000;
@@ -52,7 +54,8 @@ enum Stopped {
 impl Attempt<'_> {
     pub(super) async fn agent_run(&mut self, launch: Launch) -> Result<Verdict, Halt> {
         self.tell(Stage::AgentRun, StageState::Started, None).await;
-        let concluded = self.run_agent(launch).await;
+        let span = trace::stage_span(Stage::AgentRun);
+        let concluded = self.run_agent(launch).instrument(span).await;
         match &concluded {
             Ok(Verdict { failure: None }) => {
                 self.tell(Stage::AgentRun, StageState::Done, None).await
@@ -175,6 +178,9 @@ impl Attempt<'_> {
         if self.job.request.repo_url.is_some() {
             env.extend(Git::agent_environment().map(|(name, value)| (name.into(), value.into())));
         }
+        let (pod, otel) = (self.pod.config.pod_name.as_str(), &self.pod.config.otel);
+        let trace = trace::for_agent(&self.job, pod, otel).into_iter();
+        env.extend(trace.map(|(name, value)| (name.into(), value.into())));
         for (name, value) in &resolved.env {
             if let Some(value) = environment_value(value)? {
                 env.insert(name.into(), value);

@@ -1,7 +1,7 @@
 //! **clone**: brings the repository under its lock and makes the job's worktree, or a scratch folder for a job without one.
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
@@ -10,6 +10,7 @@ use super::{Attempt, Halt};
 use crate::git::{Checkout as Wanted, GitError, LockError, RepoUrl, Watch, Worktree};
 use crate::job::{EventBody, Failure, FailureClass, Stage, StageState};
 use crate::profile::Profile;
+use crate::telemetry::metrics;
 
 /// Where the agent works.
 pub(super) struct Checkout {
@@ -22,8 +23,13 @@ impl Attempt<'_> {
     pub(super) async fn clone_repository(&mut self, profile: &Profile) -> Result<Checkout, Halt> {
         let checkout = match &self.job.request.repo_url {
             Some(url) => {
-                self.stage(Stage::Clone, self.check_out(url, profile))
-                    .await?
+                let started = Instant::now();
+                let checkout = self.stage(Stage::Clone, self.check_out(url, profile)).await;
+                // One that was interrupted says nothing of the remote.
+                if !matches!(checkout, Err(Halt::Interrupted(_))) {
+                    metrics::cloned(started.elapsed(), checkout.is_ok());
+                }
+                checkout?
             }
             None => self.scratch()?,
         };

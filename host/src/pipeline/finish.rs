@@ -5,6 +5,7 @@ use super::reporter::persist;
 use super::{Attempt, Halt, Interrupt};
 use crate::job::{Outcome, Requeue};
 use crate::queue::QueueError;
+use crate::telemetry::metrics;
 
 impl Attempt<'_> {
     /// Returns whether the job went back to the queue.
@@ -16,6 +17,7 @@ impl Attempt<'_> {
             Err(Halt::Interrupted(Interrupt::HandOff)) => None,
             Err(Halt::Interrupted(Interrupt::Lost)) => {
                 tracing::warn!("the lease of this job is lost; nothing more is written");
+                metrics::lease_lost();
                 return false;
             }
         };
@@ -37,11 +39,13 @@ impl Attempt<'_> {
         };
         match recorded {
             Ok(record) => {
-                tracing::info!(status = %record.status, attempt = record.attempt, "the attempt is over");
+                // The number of the attempt stands on the span.
+                tracing::info!(status = %record.status, "the attempt is over");
                 return !record.status.is_ended();
             }
             Err(QueueError::LostClaim(_)) => {
-                tracing::warn!("the lease of this job was lost before its end was recorded")
+                tracing::warn!("the lease of this job was lost before its end was recorded");
+                metrics::lease_lost();
             }
             Err(error) => tracing::error!(%error, "the end of this job could not be recorded"),
         }

@@ -4,6 +4,7 @@
 //! made only of what is not committed, a push of the same commit does nothing, and a pull request that is there is not opened again.
 
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use super::clone::Checkout;
 use super::reporter::persist;
@@ -14,6 +15,7 @@ use crate::job::{
     EventBody, Failure, FailureClass, PullRequest, PullRequestState, Stage, StageState, Wishes,
 };
 use crate::profile::{Delivery, Profile, Uncommitted};
+use crate::telemetry::trace;
 use crate::template::{self, Words};
 
 /// Changed files that a template can name.
@@ -78,13 +80,14 @@ impl Attempt<'_> {
         };
         self.tell(Stage::PullRequest, StageState::Started, None)
             .await;
+        let span = trace::stage_span(Stage::PullRequest);
         let opened = tokio::select! {
             biased;
             why = self.interrupts.next() => match why {
                 Interrupt::Cancelled => Err(Without::Skipped("the job was cancelled before it was opened".into())),
                 why => return Err(Halt::Interrupted(why)),
             },
-            opened = self.open(profile, worktree) => opened,
+            opened = self.open(profile, worktree).instrument(span) => opened,
         };
         let done = match opened {
             Ok(done) => done,

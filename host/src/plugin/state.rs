@@ -171,7 +171,7 @@ impl State {
             return Ok(());
         }
         let line = format!("{level}: {}", text::line(message, LOG_LINE_BYTES));
-        tracing::debug!(target: "agenticore::plugin", job = self.job_id, line, "plugin log");
+        tracing::debug!(target: "agenticore::plugin", for_job = self.job_id, line, "plugin log");
         if self.log.len() >= 2 * LOG_LINES {
             self.log.drain(..LOG_LINES);
         }

@@ -34,6 +34,7 @@ use crate::job::{
     Event, EventBody, Fence, Idempotency, Job, JobId, Outcome, PodName, Record, Requeue, Run,
     State, Status, Transition,
 };
+use crate::telemetry;
 
 /// The embedded store.
 #[derive(Clone)]
@@ -510,8 +511,10 @@ impl Store {
         }
         self.append(entry, live, told)?;
         entry.summarize(&job);
-        let before = live.job.as_ref().map(|job| &job.state);
-        guard(&self.index).moved(entry.id, before, Some(&job.state));
+        if let Some(before) = &live.job {
+            guard(&self.index).moved(entry.id, Some(&before.state), Some(&job.state));
+            telemetry::moved(&before.state, transition, &job);
+        }
         if !matches!(job.state, State::Running { .. }) {
             live.holder = None;
         }

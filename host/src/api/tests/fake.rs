@@ -14,7 +14,8 @@ use crate::config::{Config, Flags};
 use crate::drain::Drain;
 use crate::git::UrlPolicy;
 use crate::job::{
-    EventBody, Idempotency, Job, JobId, LogStream, Origin, Outcome, RequestBody, RequestPolicy, Run,
+    EventBody, Idempotency, Job, JobId, LogStream, Origin, Outcome, RequestBody, RequestPolicy,
+    Run, TraceContext,
 };
 use crate::queue::redis::PodInfo;
 use crate::queue::{Lease, Queue};
@@ -170,7 +171,16 @@ impl Core for Fake {
         }
     }
 
-    async fn retry(&self, id: JobId, key: Option<&str>) -> Result<Accepted, SubmitError> {
+    async fn metrics(&self) -> String {
+        String::new()
+    }
+
+    async fn retry(
+        &self,
+        id: JobId,
+        key: Option<&str>,
+        trace: Option<TraceContext>,
+    ) -> Result<Accepted, SubmitError> {
         let record = self.store.get(id).await?;
         if !record.status.is_ended() {
             return Err(SubmitError::NotEnded(record.id));
@@ -180,7 +190,7 @@ impl Core for Fake {
         let origin = Origin {
             idempotency: key.transpose()?,
             retry_of: Some(id),
-            ..Origin::default()
+            trace,
         };
         self.submit_from(body, origin).await
     }

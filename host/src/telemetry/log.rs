@@ -2,11 +2,15 @@
 
 use std::io::IsTerminal as _;
 
-use tracing_subscriber::EnvFilter;
+use json_subscriber::JsonLayer;
+use tracing::Subscriber;
+use tracing_subscriber::fmt::time::SystemTime;
+use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::{EnvFilter, Layer};
 
 /// A setting of the log that cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum TelemetryError {
+pub enum LogError {
     /// The filter is not one.
     #[error(
         "{variable} is {given:?}: {problem}; expected for example `info` or `agenticore=debug`"
@@ -24,39 +28,55 @@ pub enum TelemetryError {
     Format(String),
 }
 
-/// Starts the log: filtered by `RUST_LOG` or `AGENTICORE_LOG` (else `info` for a server, `warn` for other commands), written as
-/// text, or as one JSON object a line with `AGENTICORE_LOG_FORMAT=json`. A second call in one process changes nothing.
+/// The log: filtered by `RUST_LOG` or `AGENTICORE_LOG` (else `info` for a server, `warn` for other commands), written as text, or as one
+/// JSON object a line with `AGENTICORE_LOG_FORMAT=json`. In JSON the fields of spans stand beside those of the event, so every line of a
+/// job's run names the job, its pod and its trace.
 ///
 /// # Errors
-/// [`TelemetryError`], which names the variable.
-pub fn init(server: bool) -> Result<(), TelemetryError> {
+/// [`LogError`], which names the variable.
+pub(super) fn layer<S>(server: bool) -> Result<Box<dyn Layer<S> + Send + Sync>, LogError>
+where
+    S: Subscriber + for<'lookup> LookupSpan<'lookup>,
+{
     let filter = filter(&|name| std::env::var(name).ok(), server)?;
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let format = std::env::var("AGENTICORE_LOG_FORMAT").unwrap_or_default();
+    match format.as_str() {
+        "" | "text" => Ok(text().with_filter(filter).boxed()),
+        "json" => Ok(json().with_filter(filter).boxed()),
+        _ => Err(LogError::Format(format)),
+    }
+}
+
+fn text<S>() -> impl Layer<S> + Send + Sync
+where
+    S: Subscriber + for<'lookup> LookupSpan<'lookup>,
+{
+    tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_ansi(
             std::io::stderr().is_terminal()
                 && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty()),
-        );
-    let format = std::env::var("AGENTICORE_LOG_FORMAT").unwrap_or_default();
-    let started = match format.as_str() {
-        "" | "text" => builder.try_init(),
-        "json" => builder.json().flatten_event(true).try_init(),
-        _ => return Err(TelemetryError::Format(format)),
-    };
-    if started.is_err() {
-        tracing::debug!("the log was started before");
-    }
-    Ok(())
+        )
 }
 
-fn filter(
-    lookup: &dyn Fn(&str) -> Option<String>,
-    server: bool,
-) -> Result<EnvFilter, TelemetryError> {
+fn json<S>() -> impl Layer<S> + Send + Sync
+where
+    S: Subscriber + for<'lookup> LookupSpan<'lookup>,
+{
+    let mut layer = JsonLayer::stderr();
+    layer
+        .with_timer("timestamp", SystemTime)
+        .with_level("level")
+        .with_target("target")
+        .with_top_level_flattened_span_list()
+        .with_flattened_event();
+    layer
+}
+
+fn filter(lookup: &dyn Fn(&str) -> Option<String>, server: bool) -> Result<EnvFilter, LogError> {
     for variable in ["RUST_LOG", "AGENTICORE_LOG"] {
         if let Some(given) = lookup(variable).filter(|text| !text.is_empty()) {
-            return EnvFilter::try_new(&given).map_err(|e| TelemetryError::Filter {
+            return EnvFilter::try_new(&given).map_err(|e| LogError::Filter {
                 variable,
                 given,
                 problem: e.to_string(),
