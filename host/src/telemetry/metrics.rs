@@ -89,7 +89,7 @@ const SSE_SESSIONS: &str = "agenticore_sse_sessions";
 const HTTP_REQUESTS: &str = "agenticore_http_requests_total";
 const HTTP_SECONDS: &str = "agenticore_http_request_seconds";
 const TRACE_SPANS: &str = "agenticore_trace_spans_total";
-/// Calls of plugins. Those that count them are in `plugin/metrics.rs`.
+/// Calls of plugins.
 pub(crate) const PLUGIN_CALLS: &str = "agenticore_plugin_calls_total";
 /// The time of calls.
 pub(crate) const PLUGIN_CALL: &str = "agenticore_plugin_call_seconds";
@@ -292,7 +292,7 @@ pub const METRICS: &[Metric] = &[
         &["plugin", "call", "outcome"],
         "Calls of plugins, by function and outcome: ok, or the code of the error.",
     )
-    .once_seen(),
+    .rarely(),
     metric(
         PLUGIN_CALL,
         Kind::Histogram,
@@ -300,7 +300,7 @@ pub const METRICS: &[Metric] = &[
         &["plugin", "call"],
         "How long calls of plugins took.",
     )
-    .once_seen(),
+    .rarely(),
     metric(
         PLUGIN_MEMORY,
         Kind::Histogram,
@@ -308,7 +308,7 @@ pub const METRICS: &[Metric] = &[
         &["plugin"],
         "The most memory that calls of plugins had.",
     )
-    .once_seen(),
+    .rarely(),
     metric(
         PLUGIN_DENIALS,
         Kind::Counter,
@@ -332,7 +332,7 @@ pub const METRICS: &[Metric] = &[
         &["plugin"],
         "Bytes of the files that plugins had laid out.",
     )
-    .once_seen(),
+    .rarely(),
     metric(
         PLUGIN_LOADS,
         Kind::Counter,
@@ -340,7 +340,7 @@ pub const METRICS: &[Metric] = &[
         &["code"],
         "Components that were loaded, by where their code came from: cache, compiler.",
     )
-    .once_seen(),
+    .rarely(),
     metric(
         PLUGIN_COMPILE,
         Kind::Histogram,
@@ -348,7 +348,7 @@ pub const METRICS: &[Metric] = &[
         &["code"],
         "How long it took to load a component, by where its code came from.",
     )
-    .once_seen(),
+    .rarely(),
     metric(
         BUILD_INFO,
         Kind::Gauge,
