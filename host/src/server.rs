@@ -234,6 +234,8 @@ async fn store(config: &Config) -> anyhow::Result<(Arc<dyn Queue>, Option<RedisS
         return Ok((Arc::new(queue), None));
     };
     let fleet = RedisStore::open(settings).await?;
+    let up = fleet.up();
+    tokio::spawn(telemetry::follow_redis(up));
     Ok((Arc::new(fleet.clone()), Some(fleet)))
 }
 

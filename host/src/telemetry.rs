@@ -7,13 +7,13 @@ pub(crate) mod trace;
 use std::time::Duration;
 
 use opentelemetry_sdk::trace::SdkTracerProvider;
+use tokio::sync::watch;
 use tracing_subscriber::Layer as _;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 pub use self::log::LogError;
-pub use self::metrics::{lease_lost, redis_up};
 pub use self::trace::TraceError;
 
 use crate::config::{Config, Flags};
@@ -94,6 +94,16 @@ pub fn moved(before: &State, transition: &Transition, after: &Job) {
     metrics::moved(before, transition, after);
     if let (State::Queued { since }, Transition::Claim { at, .. }) = (before, transition) {
         trace::waited(after, *since, *at);
+    }
+}
+
+/// Keeps the metric of Redis at what the connection says, until that is gone.
+pub(crate) async fn follow_redis(mut up: watch::Receiver<bool>) {
+    loop {
+        metrics::redis_up(*up.borrow_and_update());
+        if up.changed().await.is_err() {
+            return;
+        }
     }
 }
 

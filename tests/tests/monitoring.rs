@@ -28,8 +28,14 @@ fn yaml(path: &str) -> Value {
 
 fn rules() -> Vec<Value> {
     let document = yaml("k8s/monitoring/prometheusrule.yaml");
-    let groups = document["spec"]["groups"].as_array().expect("groups").clone();
-    groups.into_iter().flat_map(|g| g["rules"].as_array().expect("rules").clone()).collect()
+    let groups = document["spec"]["groups"]
+        .as_array()
+        .expect("groups")
+        .clone();
+    groups
+        .into_iter()
+        .flat_map(|g| g["rules"].as_array().expect("rules").clone())
+        .collect()
 }
 
 /// Every expression of the dashboard, those of its variables too.
@@ -37,9 +43,14 @@ fn dashboard() -> Vec<String> {
     let document: Value =
         serde_json::from_str(&read("k8s/monitoring/grafana-dashboard.json")).expect("JSON");
     let panels = document["panels"].as_array().expect("panels");
-    let targets = panels.iter().flat_map(|p| p["targets"].as_array().expect("targets"));
+    let targets = panels
+        .iter()
+        .flat_map(|p| p["targets"].as_array().expect("targets"));
     let mut all: Vec<String> = targets.map(|t| text(t, "expr").to_owned()).collect();
-    for variable in document["templating"]["list"].as_array().expect("variables") {
+    for variable in document["templating"]["list"]
+        .as_array()
+        .expect("variables")
+    {
         all.extend(variable["definition"].as_str().map(str::to_owned));
     }
     all
@@ -48,7 +59,8 @@ fn dashboard() -> Vec<String> {
 /// The words of an expression, texts left out.
 fn words(expression: &str) -> Vec<&str> {
     let outside = expression.split('"').step_by(2);
-    let parts = outside.flat_map(|part| part.split(|c: char| !c.is_ascii_alphanumeric() && c != '_'));
+    let parts =
+        outside.flat_map(|part| part.split(|c: char| !c.is_ascii_alphanumeric() && c != '_'));
     parts.filter(|word| !word.is_empty()).collect()
 }
 
@@ -68,11 +80,17 @@ fn alerts_and_dashboard_ask_for_metrics_and_labels_that_exist() {
     let alerts: Vec<String> = rules().iter().map(|r| text(r, "expr").to_owned()).collect();
     let boards = dashboard();
     assert!(alerts.len() >= 6 && boards.len() >= 18);
-    let labels: BTreeSet<&str> =
-        METRICS.iter().flat_map(|m| m.labels.iter().copied()).chain(SCRAPED).collect();
+    let labels: BTreeSet<&str> = METRICS
+        .iter()
+        .flat_map(|m| m.labels.iter().copied())
+        .chain(SCRAPED)
+        .collect();
     for expression in alerts.iter().chain(&boards) {
         let words = words(expression);
-        let names: Vec<&&str> = words.iter().filter(|w| w.starts_with("agenticore_")).collect();
+        let names: Vec<&&str> = words
+            .iter()
+            .filter(|w| w.starts_with("agenticore_"))
+            .collect();
         assert!(!names.is_empty(), "{expression}");
         for name in names {
             assert!(known(name), "{name} does not exist: {expression}");
@@ -81,20 +99,30 @@ fn alerts_and_dashboard_ask_for_metrics_and_labels_that_exist() {
         for part in expression.split('{').skip(1) {
             let inside = part.split('}').next().unwrap_or_default();
             for label in words_before_operators(inside) {
-                assert!(labels.contains(label), "no metric has the label {label}: {expression}");
+                assert!(
+                    labels.contains(label),
+                    "no metric has the label {label}: {expression}"
+                );
             }
         }
         for part in expression.split(" by (").skip(1) {
             let inside = part.split(')').next().unwrap_or_default();
             for label in inside.split(',').map(str::trim) {
-                assert!(labels.contains(label), "no metric has the label {label}: {expression}");
+                assert!(
+                    labels.contains(label),
+                    "no metric has the label {label}: {expression}"
+                );
             }
         }
     }
     // What is worth counting is worth seeing.
     let shown = boards.join("\n");
     for metric in METRICS {
-        assert!(shown.contains(metric.name), "the dashboard does not show {}", metric.name);
+        assert!(
+            shown.contains(metric.name),
+            "the dashboard does not show {}",
+            metric.name
+        );
     }
 }
 
@@ -112,9 +140,18 @@ fn every_alert_leads_to_a_chapter_that_exists() {
         let name = text(&rule, "alert");
         let description = text(&rule["annotations"], "description");
         let chapter = description.split('"').nth(1).expect("a chapter");
-        assert!(chapters.contains(&format!("\n## {chapter}\n")), "{name}: {chapter}");
-        assert!(overview.contains(&format!("`{name}`")), "{name} is not in the overview");
-        assert!(["warning", "critical"].contains(&text(&rule["labels"], "severity")), "{name}");
+        assert!(
+            chapters.contains(&format!("\n## {chapter}\n")),
+            "{name}: {chapter}"
+        );
+        assert!(
+            overview.contains(&format!("`{name}`")),
+            "{name} is not in the overview"
+        );
+        assert!(
+            ["warning", "critical"].contains(&text(&rule["labels"], "severity")),
+            "{name}"
+        );
     }
 }
 
@@ -139,8 +176,10 @@ fn the_operators_kinds_are_valid() {
         let mut schema: Value = serde_json::from_str(&schema).expect("JSON");
         close(&mut schema);
         let validator = jsonschema::validator_for(&schema).expect("a schema");
-        let problems: Vec<String> =
-            validator.iter_errors(&document).map(|e| format!("{} {e}", e.instance_path())).collect();
+        let problems: Vec<String> = validator
+            .iter_errors(&document)
+            .map(|e| format!("{} {e}", e.instance_path()))
+            .collect();
         assert!(problems.is_empty(), "{file}: {problems:#?}");
     }
 }
@@ -151,10 +190,13 @@ fn close(schema: &mut Value) {
         Value::Object(map) => {
             let is_free = map.contains_key("additionalProperties")
                 || map.contains_key("x-kubernetes-preserve-unknown-fields");
-            let has_fields = map.get("properties").and_then(Value::as_object).is_some_and(|p| {
-                // The kind's own metadata is not spelled out.
-                !p.is_empty()
-            });
+            let has_fields = map
+                .get("properties")
+                .and_then(Value::as_object)
+                .is_some_and(|p| {
+                    // The kind's own metadata is not spelled out.
+                    !p.is_empty()
+                });
             if has_fields && !is_free {
                 map.insert("additionalProperties".to_owned(), Value::Bool(false));
             }
@@ -180,10 +222,18 @@ fn the_alerts_fire_when_they_should() {
     std::fs::write(folder.path().join("rules.yaml"), groups).unwrap();
     let tests = read("k8s/monitoring/rules_test.yaml");
     std::fs::write(folder.path().join("rules_test.yaml"), tests).unwrap();
-    for arguments in [["check", "rules", "rules.yaml"], ["test", "rules", "rules_test.yaml"]] {
+    for arguments in [
+        ["check", "rules", "rules.yaml"],
+        ["test", "rules", "rules_test.yaml"],
+    ] {
         let mut command = Command::new(&promtool);
-        let output = command.args(arguments).current_dir(folder.path()).output().unwrap();
-        let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+        let output = command
+            .args(arguments)
+            .current_dir(folder.path())
+            .output()
+            .unwrap();
+        let said =
+            String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{arguments:?}: {said}");
     }
 }
@@ -192,5 +242,7 @@ fn the_alerts_fire_when_they_should() {
 fn promtool() -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let folders = std::env::split_paths(&path).chain([root().join("target/tools/bin")]);
-    folders.map(|folder| folder.join("promtool")).find(|file| file.is_file())
+    folders
+        .map(|folder| folder.join("promtool"))
+        .find(|file| file.is_file())
 }

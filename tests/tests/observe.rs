@@ -132,10 +132,22 @@ async fn names_are_those_of_the_table(world: &World) {
         .difference(&seen)
         .cloned()
         .collect();
-    assert!(missing.is_empty(), "in the table, but not in the scrape: {missing:?}");
-    let strange: Vec<_> = seen.difference(&of(|p| p != Presence::WithRedis)).cloned().collect();
-    assert!(strange.is_empty(), "in the scrape, but not in the table: {strange:?}");
-    for metric in METRICS.iter().filter(|m| seen.iter().any(|(name, _)| name == m.name)) {
+    assert!(
+        missing.is_empty(),
+        "in the table, but not in the scrape: {missing:?}"
+    );
+    let strange: Vec<_> = seen
+        .difference(&of(|p| p != Presence::WithRedis))
+        .cloned()
+        .collect();
+    assert!(
+        strange.is_empty(),
+        "in the scrape, but not in the table: {strange:?}"
+    );
+    for metric in METRICS
+        .iter()
+        .filter(|m| seen.iter().any(|(name, _)| name == m.name))
+    {
         let help = format!("# HELP {} {}", metric.name, metric.help);
         assert!(page.contains(&help), "{help}");
     }

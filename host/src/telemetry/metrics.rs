@@ -388,7 +388,9 @@ fn exporter() -> Option<&'static PrometheusHandle> {
         .get_or_init(|| {
             let recorder = PrometheusBuilder::new()
                 .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)
-                .and_then(|b| b.set_buckets_for_metric(Matcher::Suffix("_bytes".to_owned()), &BYTES))
+                .and_then(|b| {
+                    b.set_buckets_for_metric(Matcher::Suffix("_bytes".to_owned()), &BYTES)
+                })
                 .ok()?
                 .build_recorder();
             let handle = recorder.handle();
@@ -502,12 +504,12 @@ pub(super) fn moved(before: &State, transition: &Transition, after: &Job) {
 }
 
 /// Notes whether Redis answers.
-pub fn redis_up(up: bool) {
+pub(crate) fn redis_up(up: bool) {
     gauge!(REDIS_UP).set(f64::from(u8::from(up)));
 }
 
 /// Counts a run that was told that its claim is lost.
-pub fn lease_lost() {
+pub(crate) fn lease_lost() {
     counter!(LEASE_LOST).increment(1);
 }
 

@@ -8,6 +8,7 @@ use crate::job::{
     Event, EventBody, Fence, Job, Outcome, Record, Requeue, Run, State, Status, Transition,
 };
 use crate::queue::{QueueError, end_event, status_event};
+use crate::telemetry;
 
 /// How much longer than its time to live an ended job stays in Redis if nobody sweeps it away.
 const MARGIN_SECONDS: u64 = 86_400;
@@ -37,6 +38,13 @@ pub(super) struct Next {
 }
 
 impl Change {
+    /// Counts the change, once Redis has it.
+    pub(super) fn count(&self, before: &Job, after: &Job) {
+        if let Self::Move(transition, ..) = self {
+            telemetry::moved(&before.state, transition, after);
+        }
+    }
+
     pub(super) fn finish(fence: Fence, run: &Run, outcome: Outcome) -> Self {
         let at = Timestamp::now();
         Self::Move(

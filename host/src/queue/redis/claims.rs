@@ -249,6 +249,7 @@ async fn claim(
         drop_claimed(inner, &id.to_string()).await?;
         return Ok(None);
     };
+    claim.count(&job, &next.job);
     inner.hub.tell(id, seq);
     let mirrored = copy(inner, record, seq).await;
     Ok(Some(hold(inner, next.job, fence, version, mirrored)))

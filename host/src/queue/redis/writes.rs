@@ -328,6 +328,7 @@ async fn tell(
         let made = commit_next(inner, &next, state.version, name, Some(held)).await?;
         match made {
             Committed::Ok { version, seq } => {
+                change.count(&state.job, &next.job);
                 state.version = version;
                 state.job = next.job;
                 let json = next
@@ -463,6 +464,7 @@ pub(super) async fn by_anybody(
         let next = change.apply(&job, version)?;
         match commit_next(inner, &next, version, "", None).await {
             Ok(Committed::Ok { version, seq }) => {
+                change.count(&job, &next.job);
                 let mut record = next
                     .record
                     .unwrap_or_else(|| change::record(&next.job, version - 1));
@@ -577,6 +579,7 @@ pub(super) async fn reclaim(
             .await?;
         match made {
             Committed::Ok { seq, version } => {
+                change.count(&job, &next.job);
                 inner.hub.tell(id, seq);
                 let json = next.record.map(|mut record| {
                     record.version = version;
