@@ -11,6 +11,10 @@ use metrics::{counter, histogram};
 
 use super::call::CallReport;
 use super::error::PluginError;
+use crate::telemetry::metrics::{
+    PLUGIN_CALL, PLUGIN_CALLS, PLUGIN_COMPILE, PLUGIN_DENIALS, PLUGIN_LOADS, PLUGIN_MEMORY,
+    PLUGIN_OUTPUT, PLUGIN_REFUSALS,
+};
 
 /// Names that are told apart.
 const MAX_NAMES: usize = 64;
@@ -46,33 +50,33 @@ fn label(name: &str) -> String {
 pub(super) fn called(plugin: &str, call: &str, report: &CallReport, error: Option<&PluginError>) {
     let (plugin, call) = (label(plugin), call.to_owned());
     let outcome = error.map_or("ok", |error| error.code.as_str());
-    counter!("agenticore_plugin_calls_total", "plugin" => plugin.clone(), "call" => call.clone(), "outcome" => outcome).increment(1);
-    histogram!("agenticore_plugin_call_seconds", "plugin" => plugin.clone(), "call" => call)
+    counter!(PLUGIN_CALLS, "plugin" => plugin.clone(), "call" => call.clone(), "outcome" => outcome).increment(1);
+    histogram!(PLUGIN_CALL, "plugin" => plugin.clone(), "call" => call)
         .record(report.elapsed.as_secs_f64());
     #[expect(clippy::cast_precision_loss, reason = "metrics are doubles")]
-    histogram!("agenticore_plugin_peak_memory_bytes", "plugin" => plugin.clone())
-        .record(report.peak_memory as f64);
+    histogram!(PLUGIN_MEMORY, "plugin" => plugin.clone()).record(report.peak_memory as f64);
     let denied = report.denials.len() as u64;
     if denied > 0 {
-        counter!("agenticore_plugin_denials_total", "plugin" => plugin).increment(denied);
+        counter!(PLUGIN_DENIALS, "plugin" => plugin).increment(denied);
     }
 }
 
 /// A plan or patch was refused after the call itself went well.
 pub(super) fn refused(plugin: &str, error: &PluginError) {
-    counter!("agenticore_plugin_refusals_total", "plugin" => label(plugin), "code" => error.code.as_str()).increment(1);
+    counter!(PLUGIN_REFUSALS, "plugin" => label(plugin), "code" => error.code.as_str())
+        .increment(1);
 }
 
 /// A plan passed all checks, with this many bytes of files.
 pub(super) fn written(plugin: &str, bytes: u64) {
-    counter!("agenticore_plugin_output_bytes_total", "plugin" => label(plugin)).increment(bytes);
+    counter!(PLUGIN_OUTPUT, "plugin" => label(plugin)).increment(bytes);
 }
 
 /// A component was compiled, or its code found.
 pub(super) fn compiled(from_cache: bool, took: Duration) {
     let from = if from_cache { "cache" } else { "compiler" };
-    counter!("agenticore_plugin_loads_total", "code" => from).increment(1);
-    histogram!("agenticore_plugin_compile_seconds", "code" => from).record(took.as_secs_f64());
+    counter!(PLUGIN_LOADS, "code" => from).increment(1);
+    histogram!(PLUGIN_COMPILE, "code" => from).record(took.as_secs_f64());
 }
 
 #[cfg(test)]

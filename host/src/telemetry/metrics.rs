@@ -292,7 +292,7 @@ pub const METRICS: &[Metric] = &[
         &["plugin", "call", "outcome"],
         "Calls of plugins, by function and outcome: ok, or the code of the error.",
     )
-    .rarely(),
+    .once_seen(),
     metric(
         PLUGIN_CALL,
         Kind::Histogram,
@@ -300,7 +300,7 @@ pub const METRICS: &[Metric] = &[
         &["plugin", "call"],
         "How long calls of plugins took.",
     )
-    .rarely(),
+    .once_seen(),
     metric(
         PLUGIN_MEMORY,
         Kind::Histogram,
@@ -308,7 +308,7 @@ pub const METRICS: &[Metric] = &[
         &["plugin"],
         "The most memory that calls of plugins had.",
     )
-    .rarely(),
+    .once_seen(),
     metric(
         PLUGIN_DENIALS,
         Kind::Counter,
@@ -332,7 +332,7 @@ pub const METRICS: &[Metric] = &[
         &["plugin"],
         "Bytes of the files that plugins had laid out.",
     )
-    .rarely(),
+    .once_seen(),
     metric(
         PLUGIN_LOADS,
         Kind::Counter,
@@ -340,7 +340,7 @@ pub const METRICS: &[Metric] = &[
         &["code"],
         "Components that were loaded, by where their code came from: cache, compiler.",
     )
-    .rarely(),
+    .once_seen(),
     metric(
         PLUGIN_COMPILE,
         Kind::Histogram,
@@ -348,7 +348,7 @@ pub const METRICS: &[Metric] = &[
         &["code"],
         "How long it took to load a component, by where its code came from.",
     )
-    .rarely(),
+    .once_seen(),
     metric(
         BUILD_INFO,
         Kind::Gauge,
