@@ -49,10 +49,8 @@ async fn the_metrics_of_a_live_server_are_those_of_the_table_and_count_what_happ
     let cloned = json!({"task": "true", "profile": "shell", "repo_url": repo.url()});
     let cloned = world.submit_body(&cloned).await;
     world.ended(&cloned).await;
-    let held: Vec<String> = futures::future::join_all(
-        (0..4).map(|_| world.submit(&format!("echo begun; {}", gate.wait()))),
-    )
-    .await;
+    let task = format!("echo begun; {}", gate.wait());
+    let held: Vec<String> = futures::future::join_all((0..4).map(|_| world.submit(&task))).await;
     until("three jobs run and one waits", || async {
         let samples = scrape(&world).await;
         let (running, queued) = ("agenticore_jobs_running", "agenticore_jobs_queued");
