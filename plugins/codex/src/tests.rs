@@ -60,10 +60,12 @@ fn error(request: &MaterializeRequest) -> String {
 }
 
 fn words(plan: &LaunchPlan) -> Vec<&str> {
-    let word = |argument| match argument {
-        &Argument::Literal(ref text) => text.as_str(),
-        Argument::Path(_) => panic!("no argument is a path"),
-    };
+    fn word(argument: &Argument) -> &str {
+        match argument {
+            Argument::Literal(text) => text.as_str(),
+            Argument::Path(_) => panic!("no argument is a path"),
+        }
+    }
     plan.arguments.iter().map(word).collect()
 }
 
