@@ -4,6 +4,7 @@
 //! random histories, and once with a trigger less to see that the properties can fail.
 
 mod hpa;
+mod pods;
 mod pool;
 
 use agenticore_tests::{Manifests, workspace};

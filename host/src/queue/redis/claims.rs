@@ -23,13 +23,13 @@ use crate::job::{Fence, Job, JobId, Record, Requeue, State, Transition};
 use crate::queue::{Claim, Lease, QueueError, guard};
 
 /// How long one wait for a job lasts; then it is waited again.
-const WAIT: Duration = Duration::from_secs(2);
+const WAIT: Duration = Duration::from_secs(5);
 /// How much longer than that an answer may take.
 const LATE: Duration = Duration::from_secs(3);
 /// How long a pod lets those below it go first.
 const COURTESY: Duration = Duration::from_millis(15);
 /// How long a pod that lets others go first waits for the news of a job before it looks by itself.
-const LOOK: Duration = Duration::from_secs(1);
+const LOOK: Duration = Duration::from_secs(3);
 /// How long a Redis that failed is left in peace.
 const PEACE: Duration = Duration::from_millis(500);
 
@@ -39,9 +39,13 @@ pub(super) async fn fetch(
     mut requests: mpsc::UnboundedReceiver<oneshot::Sender<Claim>>,
 ) {
     let wire = inner.link.wire();
+    // Whether nothing was there the last time: then it is waited at once, which costs an idle pod one command less.
+    let mut idle = false;
     while let Some(mut request) = requests.recv().await {
         while !request.is_closed() {
-            match next(&inner, &wire, &mut request).await {
+            let found = next(&inner, &wire, &mut request, idle).await;
+            idle = matches!(found, Ok(None));
+            match found {
                 Ok(Some((job, version))) => {
                     if let Some(back) = hand_over(&inner, request, job, version).await {
                         request = back;
@@ -98,6 +102,7 @@ async fn next(
     inner: &Inner,
     wire: &Wire,
     request: &mut oneshot::Sender<Claim>,
+    idle: bool,
 ) -> Result<Option<(Job, u64)>, QueueError> {
     if inner.outdated.load(Ordering::Relaxed) {
         return Err(QueueError::Redis {
@@ -106,18 +111,24 @@ async fn next(
             detail: "the store was written by a newer version".to_owned(),
         });
     }
-    if lower_is_free(inner) {
-        let queued = inner.hub.queued.notified();
+    // Listened for before the look, so that no job that joins in between is missed.
+    let queued = inner.hub.queued.notified();
+    let polite = lower_is_free(inner);
+    if polite {
+        tokio::time::sleep(COURTESY).await;
+    }
+    if (polite || !idle)
+        && let Some(found) = take(inner, None).await?
+    {
+        return Ok(Some(found));
+    }
+    if polite {
         tokio::select! {
-            () = request.closed() => return Ok(None),
+            () = request.closed() => {}
             () = queued => {}
             () = tokio::time::sleep(LOOK) => {}
         }
-        tokio::time::sleep(COURTESY).await;
-        return take(inner, None).await;
-    }
-    if let Some(found) = take(inner, None).await? {
-        return Ok(Some(found));
+        return Ok(None);
     }
     match wait(inner, wire).await? {
         Some(id) => take(inner, Some(id)).await,
