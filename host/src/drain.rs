@@ -75,11 +75,12 @@ impl Default for Drain {
 impl Drain {
     /// Begins to drain, to be over in `timeout`. A drain that has begun only ever becomes shorter.
     pub fn begin(&self, timeout: Duration) {
-        let deadline = Instant::now() + timeout;
+        let now = Instant::now();
+        let deadline = now + timeout;
         self.state.send_modify(|state| {
             if state.deadline.is_none() {
                 state.handed_off = 0;
-                state.began = Some(Instant::now());
+                state.began = Some(now);
                 tracing::info!(
                     seconds = timeout.as_secs(),
                     "draining: no more jobs are claimed"
