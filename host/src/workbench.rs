@@ -2,7 +2,7 @@
 //!
 //! Everything that runs a guest here runs it in the sandbox of a server, under its limits: a [`Trial`] is a sample job ([`sample`]) up
 //! to the point where a server would start the agent, and [`case`] compares such trials with what was expected of them. [`anatomy`]
-//! takes a component apart without running it, [`compare`] says what differs between two, [`bench`] what a call costs. A [`bundle`] is how
+//! takes a component apart without running it, [`compare`] says what differs between two, [`mod@bench`] what a call costs. A [`bundle`] is how
 //! a plugin travels, with [`signature`]s on it, by file or through a [`registry`]; [`install`] puts it where profiles find it.//!
 //! It owns no command line: that is [`crate::cli`]'s.
 

@@ -1,15 +1,15 @@
 //! The store of a fleet: many pods, one Redis, nothing lost.
 //!
 //! - **Claim and lease.** A claim moves the job from the queue to the list of the pod's *life* and writes it down with a fence, the
-//!   number of the attempt. One renewal ([`scripts/beat.lua`]) keeps the lease on all jobs of a life. Every change of a run names its
+//!   number of the attempt. One renewal (`scripts/beat.lua`) keeps the lease on all jobs of a life. Every change of a run names its
 //!   fence; one with an old fence is refused and its holder kills its agent.
 //! - **Reclaim.** Any pod that sees a life whose lease is over puts its jobs back to the front of the queue, unless the life's
-//!   [witness] on the shared volume says that it only lost Redis.
-//! - **Redis gone.** Runs go on: what they tell is [spooled](held) and told when Redis is back, submissions are accepted into a spool,
-//!   and reads come from the [mirror] on the volume.
-//! - **Redis emptied.** Every script looks for the schema key first; where it is missing, [rebuild] puts back what the volume and
+//!   `witness` on the shared volume says that it only lost Redis.
+//! - **Redis gone.** Runs go on: what they tell is spooled (`held`) and told when Redis is back, submissions are accepted into a spool,
+//!   and reads come from the `mirror` on the volume.
+//! - **Redis emptied.** Every script looks for the schema key first; where it is missing, `rebuild` puts back what the volume and
 //!   the pods know.
-//! - **Changes.** All pods follow one [stream of changes](hub): watchers wake, and a cancel reaches the pod that runs the job.
+//! - **Changes.** All pods follow one stream of changes (`hub`): watchers wake, and a cancel reaches the pod that runs the job.
 
 mod advice;
 mod change;
