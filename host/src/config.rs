@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use secrecy::SecretString;
 use serde_json::{Map, Value, json};
 
@@ -417,11 +418,13 @@ impl Source<'_> {
         }
         let put = || {
             let mut url = url::Url::parse(&url).ok()?;
+            // A percent sign would be taken for the beginning of an encoded byte.
+            let encoded = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
             if let Some(user) = &user {
-                url.set_username(user).ok()?;
+                url.set_username(&encoded(user)).ok()?;
             }
             if let Some(password) = &password {
-                url.set_password(Some(password)).ok()?;
+                url.set_password(Some(&encoded(password))).ok()?;
             }
             Some(url.to_string())
         };

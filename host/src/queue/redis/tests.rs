@@ -481,8 +481,17 @@ async fn a_higher_pod_lets_lower_ones_go_first() {
     });
     let mut taken = Vec::new();
     for n in 0..3 {
+        let first = tokio::spawn({
+            let low = low.clone();
+            async move { claim(&low).await }
+        });
+        // The lower pod waits at the queue itself; the higher one only listens for news.
+        until("the lower pod waits", async || {
+            fleet.redis.clients().contains("cmd=blmove").then_some(())
+        })
+        .await;
         low.submit(job(&n.to_string())).await.unwrap();
-        taken.push(claim(&low).await);
+        taken.push(first.await.unwrap());
     }
     assert!(!waiting.is_finished());
     low.submit(job("more")).await.unwrap();

@@ -82,6 +82,11 @@ impl TestRedis {
         self.wait();
     }
 
+    /// Who is connected, and what they do.
+    pub(super) fn clients(&self) -> String {
+        self.cli(&["client", "list"])
+    }
+
     pub(super) fn flush(&self) {
         assert_eq!(self.cli(&["flushall"]), "OK");
     }
