@@ -220,7 +220,7 @@ fn the_alerts_fire_when_they_should() {
     // JSON is YAML.
     let groups = serde_json::to_string(field(&document, "spec")).unwrap();
     std::fs::write(folder.path().join("rules.yaml"), groups).unwrap();
-    let tests = read("k8s/monitoring/rules_test.yaml");
+    let tests = read("tests/alerts/rules_test.yaml");
     std::fs::write(folder.path().join("rules_test.yaml"), tests).unwrap();
     for arguments in [
         ["check", "rules", "rules.yaml"],

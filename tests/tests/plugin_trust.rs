@@ -70,7 +70,7 @@ async fn a_version_that_asks_for_more_waits_until_the_command_in_the_answer_was_
         (answer.status < 300).then_some(answer.body)
     })
     .await;
-    let job = world.ended(text(&accepted, "id")).await;
+    let job = world.ended(text(field(&accepted, "job"), "id")).await;
     assert_eq!(text(&job, "status"), "succeeded", "{job}");
 }
 
@@ -141,7 +141,7 @@ async fn a_switch_reaches_every_pod_and_the_jobs_that_wait() {
         (answer.status < 300).then_some(answer.body)
     })
     .await;
-    let job = two.ended(text(&accepted, "id")).await;
+    let job = two.ended(text(field(&accepted, "job"), "id")).await;
     assert_eq!(text(&job, "status"), "succeeded", "{job}");
 }
 

@@ -15,9 +15,9 @@ async fn an_open_address_without_keys_is_refused_before_anything_is_bound() {
 }
 
 #[tokio::test]
-async fn a_fleet_setting_that_this_version_lacks_is_refused() {
+async fn an_address_of_redis_that_makes_no_sense_is_refused() {
     let (status, said) = World::builder()
-        .env("REDIS_URL", "redis://:hush@127.0.0.1:1/0")
+        .env("REDIS_URL", "http://:hush@127.0.0.1:1/0")
         .refused();
     assert!(!status.success());
     assert!(said.contains("REDIS_URL"), "{said}");
