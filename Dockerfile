@@ -40,7 +40,7 @@ RUN npm install --global --prefix /opt/agent --no-audit --no-fund "${AGENT_CLI}"
 FROM ${BASE} AS server
 RUN if ! { command -v git && command -v ssh && [ -e /etc/ssl/certs/ca-certificates.crt ]; } >/dev/null; then \
       apt-get update && \
-      apt-get install --yes --no-install-recommends ca-certificates git openssh-client && \
+      apt-get install --yes --no-install-recommends ca-certificates git git-lfs openssh-client && \
       rm -rf /var/lib/apt/lists/*; \
     fi
 # A number, because that is what runAsNonRoot can check. The home is a volume where the root is read-only.

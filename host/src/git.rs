@@ -17,6 +17,7 @@ mod evict;
 mod files;
 mod guard;
 mod inspect;
+mod lfs;
 mod lock;
 mod redact;
 mod ref_name;

@@ -1,4 +1,4 @@
-//! A small GitHub on loopback: the REST calls for pull requests, and git over HTTP, on one port and with one token. It refuses what the
+//! A small GitHub on loopback: the REST calls for pull requests, git over HTTP, and files in LFS, on one port and with one token. It refuses what the
 //! real one refuses, and remembers every request.
 
 use std::process::Stdio;
@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 use tokio::sync::watch;
 
-use crate::Repo;
+use crate::{Repo, lfs};
 
 /// A running GitHub with the repository `acme/app`.
 #[derive(Debug)]
@@ -76,6 +76,8 @@ impl GitHub {
                 "/api/v3/repos/acme/app/pulls/{number}/requested_reviewers",
                 post(review),
             )
+            .route("/acme/app.git/info/lfs/objects/batch", post(lfs_batch))
+            .route("/acme/app.git/info/lfs/objects/{id}", any(lfs_object))
             .route("/acme/app.git/{*path}", any(git))
             .fallback(|| async { (StatusCode::NOT_FOUND, Json(json!({"message": "Not Found"}))) })
             .with_state(Arc::clone(&shared));
@@ -341,6 +343,46 @@ fn texts(body: &Value, name: &str) -> Vec<String> {
         .collect()
 }
 
+async fn lfs_batch(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Bytes) -> Response {
+    if let Err(refusal) = check_basic(&shared, &headers) {
+        return *refusal;
+    }
+    let asked = serde_json::from_slice(&body).expect("a batch of files in LFS");
+    let port = *shared.port.lock().unwrap();
+    let base = format!("http://127.0.0.1:{port}/acme/app.git/info/lfs/objects");
+    lfs::batch(shared.repo.path(), &base, &basic(&shared), &asked)
+}
+
+async fn lfs_object(
+    State(shared): State<Arc<Shared>>,
+    Path(id): Path<String>,
+    method: Method,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    if let Err(refusal) = check_basic(&shared, &headers) {
+        return *refusal;
+    }
+    let given = (method == Method::PUT).then_some(&body);
+    lfs::object(shared.repo.path(), &id, given)
+}
+
+/// The credentials that git sends.
+fn basic(shared: &Shared) -> String {
+    let token = format!("x-access-token:{}", shared.token);
+    let encoded = base64::engine::general_purpose::STANDARD.encode(token);
+    format!("Basic {encoded}")
+}
+
+fn check_basic(shared: &Shared, headers: &HeaderMap) -> Result<(), Box<Response>> {
+    let given = headers.get("authorization").and_then(|v| v.to_str().ok());
+    if given == Some(&basic(shared)) {
+        return Ok(());
+    }
+    let wanted = [("www-authenticate", "Basic realm=\"git\"")];
+    Err(Box::new((StatusCode::UNAUTHORIZED, wanted).into_response()))
+}
+
 /// git-http-backend(1), as any server of repositories runs it.
 async fn git(
     State(shared): State<Arc<Shared>>,
@@ -350,11 +392,6 @@ async fn git(
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
-    let token = format!("x-access-token:{}", shared.token);
-    let basic = format!(
-        "Basic {}",
-        base64::engine::general_purpose::STANDARD.encode(token)
-    );
     let header = |name: &str| {
         headers
             .get(name)
@@ -362,12 +399,8 @@ async fn git(
             .unwrap_or_default()
             .to_owned()
     };
-    if header("authorization") != basic {
-        return (
-            StatusCode::UNAUTHORIZED,
-            [("www-authenticate", "Basic realm=\"git\"")],
-        )
-            .into_response();
+    if let Err(refusal) = check_basic(&shared, &headers) {
+        return *refusal;
     }
     let mut child = tokio::process::Command::new("git")
         .arg("http-backend")

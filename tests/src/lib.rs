@@ -34,6 +34,7 @@ mod github;
 mod http;
 mod image;
 pub mod ledger;
+pub mod lfs;
 mod manifests;
 mod model;
 mod processes;

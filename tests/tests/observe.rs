@@ -51,10 +51,14 @@ async fn the_metrics_of_a_live_server_are_those_of_the_table_and_count_what_happ
     world.ended(&cloned).await;
     let task = format!("echo begun; {}", gate.wait());
     let held: Vec<String> = futures::future::join_all((0..4).map(|_| world.submit(&task))).await;
-    until("three jobs run and one waits", || async {
+    // Jobs may run before every plugin is compiled; the pod is ready only then.
+    until("the pod is ready, three jobs run and one waits", || async {
         let samples = scrape(&world).await;
-        let (running, queued) = ("agenticore_jobs_running", "agenticore_jobs_queued");
-        (value(&samples, running) == 3.0 && value(&samples, queued) == 1.0).then_some(())
+        let is = |name: &str, expected: f64| value(&samples, name) == expected;
+        (is("agenticore_ready", 1.0)
+            && is("agenticore_jobs_running", 3.0)
+            && is("agenticore_jobs_queued", 1.0))
+        .then_some(())
     })
     .await;
     let stream = world.sse(&held[0], None).await;

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use agenticore_tests::{Builder, GitHub, Repo, Trouble, World};
+use agenticore_tests::{Builder, GitHub, Repo, Trouble, World, lfs, tool};
 use base64::Engine as _;
 use serde_json::{Value, json};
 
@@ -70,6 +70,58 @@ async fn a_commit_becomes_a_pull_request() {
     let shown = world.cli(&["wait", &id]).await;
     assert_eq!(shown.code, Some(0), "{shown:?}");
     assert!(shown.stderr.contains(text(pull, "html_url")), "{shown:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_in_lfs_are_fetched_and_pushed_where_the_profile_says_so() {
+    if tool("files in LFS", "git-lfs").is_none() {
+        return;
+    }
+    let (github, builder) = github().await;
+    let world = builder
+        .profile("with", "extends: pr\nrepository: {lfs: true}\n")
+        .start();
+    let repo = github.repo();
+    lfs::store(repo.path(), b"big\n");
+    repo.commit(
+        "main",
+        ".gitattributes",
+        "*.bin filter=lfs diff=lfs merge=lfs -text\n",
+    );
+    repo.commit("main", "big.bin", &lfs::pointer(b"big\n"));
+    // As GitHub does, it takes no branch whose files it lacks.
+    let hook = repo.path().join("hooks/pre-receive");
+    let lacks = "#!/bin/sh\nwhile read old new ref; do\n\
+        id=$(git show $new:new.bin | sed -n 's/^oid sha256://p'); [ -z \"$id\" ] && continue\n\
+        find lfs/objects -name $id | grep -q . || { echo GH008 >&2; exit 1; }\ndone\n";
+    fs::write(&hook, lacks).unwrap();
+    fs::set_permissions(&hook, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let script = "cat big.bin; git status --porcelain; echo new > new.bin; \
+        git add -A; git -c user.name=A -c user.email=a@localhost commit -qm new; echo more > more.bin";
+    let ended = async |profile: &str, script: &str| {
+        let id = world.submit_body(&job(&github, profile, script)).await;
+        world.ended(&id).await
+    };
+    let without = ended("pr", "cat big.bin").await;
+    assert_eq!(
+        text(&without, "output"),
+        lfs::pointer(b"big\n"),
+        "{without}"
+    );
+    let with = ended("with", script).await;
+    assert_eq!(text(&with, "output"), "big\n", "{with}");
+    let state = text(field(&with, "pull_request"), "state");
+    assert_eq!(state, "opened", "{with}");
+    for (file, bytes) in [("new.bin", b"new\n".as_slice()), ("more.bin", b"more\n")] {
+        let shown = repo.git(&["show", &format!("{}:{file}", text(&with, "branch"))]);
+        assert_eq!(shown, lfs::pointer(bytes), "{file}");
+        assert_eq!(
+            lfs::stored(repo.path(), &shown).as_deref(),
+            Some(bytes),
+            "{file}"
+        );
+    }
+    the_token_is_in_no_file(&world);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -283,17 +335,26 @@ async fn the_token_is_nowhere_but_on_the_wire() {
         texts.push(json!(world.events(id).await).to_string());
         texts.push(world.cli(&["job", id]).await.stdout);
     }
-    let encoded = |text: &str| base64::engine::general_purpose::STANDARD.encode(text);
-    let needles = [
-        TOKEN.to_owned(),
-        encoded(TOKEN),
-        encoded(&format!("x-access-token:{TOKEN}")),
-    ];
-    for needle in &needles {
+    for needle in &forms_of_the_token() {
         for text in &texts {
             assert!(!text.contains(needle.as_str()), "{needle} in {text}");
         }
     }
+    the_token_is_in_no_file(&world);
+}
+
+/// The token, and as it goes over the wire.
+fn forms_of_the_token() -> [String; 3] {
+    let encoded = |text: &str| base64::engine::general_purpose::STANDARD.encode(text);
+    [
+        TOKEN.to_owned(),
+        encoded(TOKEN),
+        encoded(&format!("x-access-token:{TOKEN}")),
+    ]
+}
+
+fn the_token_is_in_no_file(world: &World) {
+    let needles = forms_of_the_token();
     for below in ["home", "repos", "tmp"] {
         for file in world.files(below) {
             let bytes = fs::read(world.path(&format!("{below}/{file}"))).unwrap_or_default();

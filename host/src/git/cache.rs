@@ -38,6 +38,8 @@ pub struct Checkout<'a> {
     pub task: &'a str,
     /// Whether its submodules are checked out, too.
     pub submodules: bool,
+    /// Whether its files in LFS are fetched, too.
+    pub lfs: bool,
 }
 
 /// How a caller steers a long operation.
@@ -139,7 +141,9 @@ impl RepoCache {
         let new = New {
             task,
             reserved: &self.excludes,
-            submodules: request.submodules.then_some(url),
+            url,
+            submodules: request.submodules,
+            lfs: request.lfs,
         };
         match place.add(base, &new, stop).await {
             Err(error) if error.means_damage() => {

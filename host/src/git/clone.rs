@@ -375,6 +375,8 @@ impl Clone<'_> {
                 tracing::warn!(%error, branch = name, "a job's branch could not be saved from the damaged clone");
             }
         }
+        // Files in LFS that jobs have committed are nowhere else before they are pushed.
+        let _ = fs::rename(self.repo.join("lfs"), fresh.join("lfs"));
         let (from, to): (PathBuf, PathBuf) = (self.repo.join("worktrees"), fresh.join("worktrees"));
         if from.exists()
             && let Err(error) = files::copy_tree(from, to).await

@@ -28,6 +28,11 @@ pub enum GitError {
         /// The end of what it wrote to its standard error, without credentials and control characters.
         stderr: String,
     },
+    /// The profile wants files in LFS, and the server has no git-lfs.
+    #[error(
+        "git-lfs is missing: install it beside git on the server, or set `repository.lfs: false` in the profile"
+    )]
+    NoLfs,
     /// The remote did not answer.
     #[error(
         "{url} cannot be reached: {detail}; check the address, the network and the proxy settings of the server"

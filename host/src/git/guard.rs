@@ -10,7 +10,7 @@ use super::command::{Git, Stop};
 use super::error::GitError;
 
 /// Entries that stay.
-const HARMLESS: [&str; 18] = [
+const HARMLESS: [&str; 19] = [
     "core.repositoryformatversion",
     "core.filemode",
     "core.bare",
@@ -26,6 +26,7 @@ const HARMLESS: [&str; 18] = [
     "remote.origin.url",
     "remote.origin.fetch",
     "gc.auto",
+    "lfs.repositoryformatversion",
     "maintenance.auto",
     "user.name",
     "user.email",

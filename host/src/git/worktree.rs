@@ -50,8 +50,12 @@ pub(super) struct New<'a> {
     pub(super) task: &'a str,
     /// Paths that a repository may not have.
     pub(super) reserved: &'a [String],
-    /// The remote whose credentials its submodules may have, where they are wanted.
-    pub(super) submodules: Option<&'a RepoUrl>,
+    /// The remote, whose credentials go with what else is fetched from its host.
+    pub(super) url: &'a RepoUrl,
+    /// Whether its submodules are wanted.
+    pub(super) submodules: bool,
+    /// Whether its files in LFS are wanted.
+    pub(super) lfs: bool,
 }
 
 /// The paths of one job in the cache.
@@ -131,23 +135,18 @@ impl<'a> Place<'a> {
         new: &New<'_>,
         stop: Stop<'_>,
     ) -> Result<Worktree, GitError> {
-        let &New {
-            task,
-            reserved,
-            submodules,
-        } = new;
         files::remove(&self.path).await?;
         files::remove(&self.git_dir).await?;
         let earlier = self.record();
         let record = match earlier {
             Some(record) if self.exists(&record.base_commit, stop).await? => record,
             _ => Record {
-                branch: branch_name(self.job, task),
+                branch: branch_name(self.job, new.task),
                 base_ref: base.name,
                 base_commit: base.commit,
             },
         };
-        self.refuse_reserved(&record.base_commit, reserved, stop)
+        self.refuse_reserved(&record.base_commit, new.reserved, stop)
             .await?;
         let branch = format!("refs/heads/{}", record.branch);
         // Without a record no agent has run, so the branch is the rest of an attempt that was cut short.
@@ -168,8 +167,11 @@ impl<'a> Place<'a> {
         };
         add.arg("--").arg(&self.path).arg(start).run().await?;
         self.identify(stop).await?;
-        if let Some(url) = submodules {
-            self.add_submodules(url, stop).await?;
+        if new.submodules {
+            self.add_submodules(new.url, stop).await?;
+        }
+        if new.lfs {
+            self.fetch_lfs(new.url, stop).await?;
         }
         self.write(
             &self.record,
@@ -311,7 +313,7 @@ impl<'a> Place<'a> {
         self.git.call(what, self.repo, stop).git_dir(self.repo)
     }
 
-    fn inside<'b>(&'b self, what: &str, stop: Stop<'b>) -> Call<'b> {
+    pub(super) fn inside<'b>(&'b self, what: &str, stop: Stop<'b>) -> Call<'b> {
         self.git
             .call(what, &self.path, stop)
             .git_dir(&self.git_dir)

@@ -52,6 +52,7 @@ impl Attempt<'_> {
             job: &id,
             task: &self.job.request.task,
             submodules: profile.delivery.submodules,
+            lfs: profile.delivery.lfs,
         };
         // Dropped with the step, which kills what git still runs.
         let cancel = CancellationToken::new();

@@ -118,7 +118,11 @@ impl Attempt<'_> {
                 "look at what the hook says in the job's events; the work is in the job's worktree",
             )
         })?;
-        self.pod.repos.push(target.url, worktree, &cancel).await?;
+        let repos = &self.pod.repos;
+        if delivery.lfs {
+            repos.push_lfs(target.url, worktree, &cancel).await?;
+        }
+        repos.push(target.url, worktree, &cancel).await?;
         let new = self.new_pull(&target, delivery, title, body, &words);
         let (pull, is_new) = target.github.open(&new).await?;
         let mut notes = Vec::new();

@@ -15,7 +15,7 @@ const PULL_REQUEST_KEYS: [&str; 7] = [
     "team_reviewers",
     "base",
 ];
-const REPOSITORY_KEYS: [&str; 3] = ["uncommitted", "commit_message", "submodules"];
+const REPOSITORY_KEYS: [&str; 4] = ["uncommitted", "commit_message", "submodules", "lfs"];
 
 /// What one document says.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -30,6 +30,7 @@ pub(super) struct DeliveryKeys {
     uncommitted: Option<Uncommitted>,
     commit_message: Option<String>,
     submodules: Option<bool>,
+    lfs: Option<bool>,
 }
 
 /// What a chain adds up to.
@@ -55,6 +56,8 @@ pub struct Delivery {
     pub commit_message: String,
     /// Whether submodules are checked out before the work begins.
     pub submodules: bool,
+    /// Whether files in LFS are fetched before the work begins, and pushed with it.
+    pub lfs: bool,
 }
 
 const TITLE: &str = "{{ summary }}";
@@ -97,6 +100,7 @@ impl DeliveryKeys {
             keys.refuse_unknown(&REPOSITORY_KEYS)?;
             read.commit_message = template(&keys, "commit_message")?;
             read.submodules = keys.boolean("submodules")?;
+            read.lfs = keys.boolean("lfs")?;
             read.uncommitted = keys.choice(
                 "uncommitted",
                 &[
@@ -126,6 +130,7 @@ impl DeliveryKeys {
         over(&mut self.uncommitted, &child.uncommitted);
         over(&mut self.commit_message, &child.commit_message);
         over(&mut self.submodules, &child.submodules);
+        over(&mut self.lfs, &child.lfs);
     }
 
     pub(super) fn resolve(self) -> Delivery {
@@ -142,6 +147,7 @@ impl DeliveryKeys {
                 .commit_message
                 .unwrap_or_else(|| COMMIT_MESSAGE.to_owned()),
             submodules: self.submodules.unwrap_or(false),
+            lfs: self.lfs.unwrap_or(false),
         }
     }
 }

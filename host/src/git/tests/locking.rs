@@ -34,6 +34,7 @@ async fn many_jobs_share_one_clone() {
                 job,
                 task: "t",
                 submodules: false,
+                lfs: false,
             },
             watch,
         )
@@ -68,6 +69,7 @@ async fn no_two_calls_of_git_carry_one_marker() {
             job,
             task: "t",
             submodules: false,
+            lfs: false,
         };
         cache
             .checkout(wanted, Watch::quiet(&world.cancel))
@@ -140,6 +142,7 @@ async fn racer() {
                 job,
                 task: "t",
                 submodules: false,
+                lfs: false,
             },
             Watch::quiet(&cancel),
         )
@@ -188,6 +191,7 @@ async fn waiting_is_told_and_ends_when_the_other_process_does() {
                 job: JOB,
                 task: "t",
                 submodules: false,
+                lfs: false,
             },
             watch,
         )
@@ -238,6 +242,7 @@ async fn hang(
             job: JOB,
             task: "t",
             submodules: false,
+            lfs: false,
         },
         Watch::quiet(&world.cancel),
     );
@@ -299,6 +304,7 @@ async fn a_lock_outlives_its_holder_until_git_is_gone() {
         job: JOB,
         task: "t",
         submodules: false,
+        lfs: false,
     };
     let written = || fs::read_to_string(&hangs).is_ok_and(|pid| pid.ends_with('\n'));
     let begun = async {

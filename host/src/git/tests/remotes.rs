@@ -42,6 +42,7 @@ async fn checkout_from(world: &World, url: &str, options: GitOptions) -> GitErro
                 job: JOB,
                 task: "t",
                 submodules: false,
+                lfs: false,
             },
             Watch::quiet(&world.cancel),
         )
@@ -142,6 +143,7 @@ async fn git_gets_an_environment_of_its_own() {
                 job: JOB,
                 task: "t",
                 submodules: false,
+                lfs: false,
             },
             Watch::quiet(&world.cancel),
         )

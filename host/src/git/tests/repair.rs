@@ -20,6 +20,7 @@ async fn the_rest_of_a_killed_clone_is_replaced() {
         job: JOB,
         task: "t",
         submodules: false,
+        lfs: false,
     };
     let killed = cache
         .checkout(request, Watch::quiet(&world.cancel))
@@ -176,6 +177,7 @@ async fn the_rest_of_a_killed_worktree_is_replaced() {
         job: JOB,
         task: "Fix the login",
         submodules: false,
+        lfs: false,
     };
     cache
         .checkout(request, Watch::quiet(&world.cancel))

@@ -101,6 +101,7 @@ impl World {
             job,
             task: "Fix the login",
             submodules: false,
+            lfs: false,
         };
         self.cache()
             .checkout(request, Watch::quiet(&self.cancel))
