@@ -16,6 +16,7 @@ mod change;
 mod claims;
 mod clone_lock;
 mod facts;
+mod follow;
 mod fsck;
 mod held;
 mod hub;
@@ -25,7 +26,10 @@ mod link;
 mod mirror;
 mod reads;
 mod rebuild;
+mod reclaim;
 mod scripts;
+mod submit;
+mod sweep;
 mod witness;
 mod writes;
 
@@ -150,7 +154,7 @@ impl RedisStore {
         keeper.beat().await;
         spawn(&end, keeper.run());
         spawn(&end, claims::fetch(inner.clone(), requests));
-        spawn(&end, reads::follow_changes(inner.clone()));
+        spawn(&end, follow::run(inner.clone()));
         Ok(Self {
             inner,
             _tasks: Arc::new(Tasks(end)),
@@ -255,20 +259,16 @@ fn spawn(end: &CancellationToken, task: impl Future<Output = ()> + Send + 'stati
 #[async_trait]
 impl Queue for RedisStore {
     async fn submit(&self, job: Job) -> Result<Record, QueueError> {
-        writes::submit(&self.inner, job).await
+        submit::submit(&self.inner, job).await
     }
 
     async fn submitted(&self, key: &Idempotency) -> Result<Option<Record>, QueueError> {
-        writes::submitted(&self.inner, key).await
+        submit::submitted(&self.inner, key).await
     }
 
     async fn claim(&self, _pod: &PodName) -> Result<Claim, QueueError> {
         let (answer, claim) = oneshot::channel();
-        let gone = || QueueError::Redis {
-            doing: "claim a job",
-            address: self.inner.settings.address.shown(),
-            detail: "the store is closed".to_owned(),
-        };
+        let gone = || self.inner.cannot("claim a job", "the store is closed");
         self.inner.fetch.send(answer).map_err(|_| gone())?;
         claim.await.map_err(|_| gone())
     }
@@ -342,7 +342,7 @@ impl Queue for RedisStore {
     }
 
     async fn changes_after(&self, at: &str) -> Result<Option<Vec<Changed>>, QueueError> {
-        reads::changes_after(&self.inner, at).await
+        follow::changes_after(&self.inner, at).await
     }
 
     async fn depth(&self) -> Depth {
@@ -350,11 +350,28 @@ impl Queue for RedisStore {
     }
 
     async fn sweep(&self, now: Timestamp) -> Result<Vec<Record>, QueueError> {
-        writes::sweep(&self.inner, now).await
+        sweep::sweep(&self.inner, now).await
     }
 }
 
 impl Inner {
+    /// What is said when the store cannot be used for a reason that is not an error of the connection.
+    fn cannot(&self, doing: &'static str, detail: impl Into<String>) -> QueueError {
+        QueueError::Redis {
+            doing,
+            address: self.settings.address.shown(),
+            detail: detail.into(),
+        }
+    }
+
+    /// What is said while an emptied store is rebuilt.
+    fn emptied(&self) -> QueueError {
+        self.cannot(
+            "use the store",
+            "it was emptied; the pods are putting the jobs back",
+        )
+    }
+
     /// Runs work that touches files on a thread that may wait for them.
     async fn blocking<T: Send + 'static>(
         &self,

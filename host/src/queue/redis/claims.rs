@@ -13,13 +13,14 @@ use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use super::change::{self, Change};
+use super::change::Change;
 use super::held::{Held, HeldState, Spool};
 use super::lease::RENEWALS;
 use super::link::Wire;
-use super::scripts::{self, Commit, Committed, Expect, Kind, Outstanding, Place, Taken};
-use super::{Inner, reads, writes};
-use crate::job::{Fence, Job, JobId, Record, Requeue, State, Transition};
+use super::scripts::{self, Committed, Taken};
+use super::writes::{self, By};
+use super::{Inner, reads, reclaim};
+use crate::job::{Fence, Job, JobId, Requeue, State, Transition};
 use crate::queue::{Claim, Lease, QueueError, guard};
 
 /// How long one wait for a job lasts; then it is waited again.
@@ -105,11 +106,7 @@ async fn next(
     idle: bool,
 ) -> Result<Option<(Job, u64)>, QueueError> {
     if inner.outdated.load(Ordering::Relaxed) {
-        return Err(QueueError::Redis {
-            doing: "claim a job",
-            address: inner.settings.address.shown(),
-            detail: "the store was written by a newer version".to_owned(),
-        });
+        return Err(inner.cannot("claim a job", "the store was written by a newer version"));
     }
     // Listened for before the look, so that no job that joins in between is missed.
     let queued = inner.hub.queued.notified();
@@ -187,12 +184,11 @@ async fn take(inner: &Inner, moved: Option<String>) -> Result<Option<(Job, u64)>
             }
         },
         Taken::None | Taken::Missing => Ok(None),
-        Taken::Late => Err(QueueError::Redis {
-            doing: "claim a job",
-            address: inner.settings.address.shown(),
-            detail: "the lease of this pod is over and not renewed yet".to_owned(),
-        }),
-        Taken::Emptied => Err(writes::emptied(inner)),
+        Taken::Late => Err(inner.cannot(
+            "claim a job",
+            "the lease of this pod is over and not renewed yet",
+        )),
+        Taken::Emptied => Err(inner.emptied()),
     }
 }
 
@@ -233,68 +229,22 @@ async fn claim(
         None,
     );
     let next = claim.apply(&job, version)?;
-    let Some(record) = &next.record else {
-        return Ok(None);
-    };
     let id = job.id;
-    let commit = Commit {
-        id,
-        score: change::score(&job),
-        name: format!("claim/{}/{}", inner.life, fence.0),
-        expect: Expect::Version(version),
+    let by = By {
+        name: &format!("claim/{}/{}", inner.life, fence.0),
         fence: None,
-        record: Some(change::stored(&next.job, record)?),
-        place: Place::Stay,
         life: Some((&inner.life, inner.ordinal)),
-        drop_claim: false,
-        kind: Kind::Status,
-        outstanding: Outstanding::Stay,
-        key: None,
-        events: &next.events,
     };
-    let made = inner
-        .link
-        .call("claim a job", async |c| commit.run(&inner.keys, c).await)
-        .await?;
+    let made = writes::commit(inner, &next, version, by).await?;
     let Committed::Ok { version, seq } = made else {
         drop_claimed(inner, &id.to_string()).await?;
         return Ok(None);
     };
     claim.count(&job, &next.job);
     inner.hub.tell(id, seq);
-    let mirrored = copy(inner, record, seq).await;
+    // Before the agent starts, the volume knows that it does.
+    let mirrored = writes::settle(inner, &next, seq).await;
     Ok(Some(hold(inner, next.job, fence, version, mirrored)))
-}
-
-/// Before the agent starts, the volume knows that it does.
-async fn copy(inner: &Inner, record: &Record, seq: u64) -> u64 {
-    let Ok(id) = record.id.parse::<JobId>() else {
-        return 0;
-    };
-    let json = serde_json::to_string(record).unwrap_or_default();
-    let copied = async {
-        let mirrored = inner
-            .blocking(move |mirror| mirror.last_event(id))
-            .await??;
-        let lines = reads::lines(inner, id, mirrored + 1, seq).await?;
-        inner
-            .blocking(move |mirror| {
-                mirror.append(id, &lines)?;
-                mirror.write(id, &json)
-            })
-            .await?
-    };
-    match copied.await {
-        Ok(()) => seq,
-        Err(error) => {
-            tracing::warn!(job = %id, %error, "the copy of the job on the volume is behind");
-            inner
-                .blocking(move |mirror| mirror.last_event(id))
-                .await
-                .and_then(|last| last)
-                .unwrap_or(0)
-        }
-    }
 }
 
 fn hold(inner: &Inner, job: Job, fence: Fence, version: u64, mirrored: u64) -> Claim {
@@ -324,22 +274,26 @@ fn hold(inner: &Inner, job: Job, fence: Fence, version: u64, mirrored: u64) -> C
 }
 
 async fn give_back(inner: &Inner, id: JobId) {
-    let given: Result<u8, _> = inner
+    if let Err(error) = unlist(inner, id, &inner.life).await {
+        tracing::warn!(job = %id, %error, "a job could not be given back; it is when Redis answers");
+    }
+}
+
+/// Takes a job off a life's list; one that waits goes to the front of the queue.
+pub(super) async fn unlist(inner: &Inner, id: JobId, life: &str) -> Result<(), QueueError> {
+    inner
         .link
         .call("give a job back", async |c| {
             scripts::GIVE_BACK
                 .key(inner.keys.job(id))
                 .key(inner.keys.queue())
-                .key(inner.keys.claimed(&inner.life))
+                .key(inner.keys.claimed(life))
                 .arg(id.to_string())
                 .arg("queued")
                 .invoke_async(c)
                 .await
         })
-        .await;
-    if let Err(error) = given {
-        tracing::warn!(job = %id, %error, "a job could not be given back; it is when Redis answers");
-    }
+        .await
 }
 
 /// Whether a pod of a lower ordinal that takes jobs has a free slot.
@@ -381,7 +335,7 @@ pub(super) async fn give_back_all(inner: &Inner, ids: impl IntoIterator<Item = J
                 if job.run.life.as_deref() == Some(&inner.life) && job.state.fence().is_some() =>
             {
                 // The claim was made and its answer was lost: no agent has started.
-                if let Err(error) = writes::reclaim(inner, id, &inner.life, inner.ordinal).await {
+                if let Err(error) = reclaim::job(inner, id, &inner.life, inner.ordinal).await {
                     tracing::warn!(job = %id, %error, "a job could not be given back");
                 }
             }

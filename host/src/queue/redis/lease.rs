@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use super::facts::{PodFacts, PodInfo};
 use super::scripts::{self, Beat};
 use super::witness::Witness;
-use super::{Inner, advice, claims, rebuild, spool_dir, writes};
+use super::{Inner, advice, claims, rebuild, reclaim, spool_dir, submit, writes};
 use crate::job::JobId;
 use crate::queue::{QueueError, guard};
 
@@ -102,7 +102,7 @@ impl Keeper {
                 if self.inner.spooled.swap(false, Ordering::Relaxed)
                     || self.beats.is_multiple_of(LOOK_EVERY)
                 {
-                    writes::tell_submissions(&self.inner).await;
+                    submit::tell(&self.inner).await;
                 }
                 writes::tell_spooled(&self.inner).await;
                 self.tidy(claimed).await;
@@ -206,7 +206,7 @@ impl Keeper {
                 .get(&life)
                 .and_then(|json| serde_json::from_str::<PodFacts>(json).ok())
                 .and_then(|facts| facts.ordinal);
-            match reclaim(&self.inner, &life, ordinal).await {
+            match reclaim::life(&self.inner, &life, ordinal).await {
                 Ok(()) => {
                     self.witness.forget(&life);
                     drop(std::fs::remove_dir(spool_dir(
@@ -220,41 +220,6 @@ impl Keeper {
             }
         }
     }
-}
-
-/// Puts every job of a life whose lease is over back into the queue.
-async fn reclaim(inner: &Inner, life: &str, ordinal: Option<u32>) -> Result<(), QueueError> {
-    if !condemn(inner, life).await? {
-        return Ok(());
-    }
-    let ids = claims::listed(inner, life).await?;
-    if !ids.is_empty() {
-        tracing::warn!(
-            life,
-            jobs = ids.len(),
-            "a pod is dead: its jobs go back to the queue"
-        );
-    }
-    for id in ids {
-        if !writes::reclaim(inner, id, life, ordinal).await? {
-            // It waits still, is over, or is another's.
-            let _: u8 = inner
-                .link
-                .call("take a job back", async |c| {
-                    scripts::GIVE_BACK
-                        .key(inner.keys.job(id))
-                        .key(inner.keys.queue())
-                        .key(inner.keys.claimed(life))
-                        .arg(id.to_string())
-                        .arg("queued")
-                        .invoke_async(c)
-                        .await
-                })
-                .await?;
-        }
-    }
-    bury(inner, life, false).await;
-    Ok(())
 }
 
 /// Decides that a life's lease is over, which it is told with its next renewal; false: it was renewed meanwhile.
@@ -327,10 +292,9 @@ pub(super) async fn say(inner: &Inner) -> Result<Beat, QueueError> {
     });
     match tokio::time::timeout(inner.settings.lease / 2, said).await {
         Ok(said) => said,
-        Err(_) => Err(QueueError::Redis {
-            doing: "renew the lease",
-            address: inner.settings.address.shown(),
-            detail: format!("no answer within {:?}", inner.settings.lease / 2),
-        }),
+        Err(_) => Err(inner.cannot(
+            "renew the lease",
+            format!("no answer within {:?}", inner.settings.lease / 2),
+        )),
     }
 }

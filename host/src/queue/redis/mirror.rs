@@ -124,7 +124,7 @@ impl Mirror {
         for dir in [
             self.dir.clone(),
             self.dir.join("pods"),
-            self.dir.join("spool/submit"),
+            self.dir.join(super::submit::SPOOL),
         ] {
             fs::create_dir_all(&dir).map_err(files::failed("create", &dir))?;
         }

@@ -1,27 +1,18 @@
 //! Everything that is asked of the store: from Redis, or from the copies on the volume where Redis is not there.
 
-use std::sync::Arc;
-use std::time::Duration;
-
-use redis::streams::{StreamRangeReply, StreamReadReply};
+use redis::streams::StreamRangeReply;
 use tokio::sync::watch;
 
-use super::{Inner, change};
+use super::{Inner, change, submit};
 use crate::job::{Event, Idempotency, Job, JobId, Record};
-use crate::queue::{Changed, Cursor, Depth, Filter, Page, QueueError, guard};
+use crate::queue::{Cursor, Depth, Filter, Page, QueueError, guard};
 
-/// How many changes are read for a follower that comes back.
-const CHANGES: usize = 1_000;
 /// How many events one answer holds at the most.
 const PAGE_EVENTS: usize = 1_000;
 /// About how many bytes of events one answer holds.
 const PAGE_BYTES: usize = 256 * 1_024;
 /// How many jobs one look at the index passes.
 const STEP: usize = 200;
-/// How long one wait for changes lasts.
-const WAIT: Duration = Duration::from_secs(5);
-const LATE: Duration = Duration::from_secs(3);
-const PEACE: Duration = Duration::from_millis(500);
 
 pub(super) fn parse(id: &str, json: &str) -> Result<Job, QueueError> {
     serde_json::from_str::<Record>(json)
@@ -80,12 +71,7 @@ pub(super) async fn get(inner: &Inner, id: JobId) -> Result<Record, QueueError> 
 /// Whether the job was accepted and is not in Redis yet.
 async fn submitted(inner: &Inner, id: JobId) -> bool {
     inner
-        .blocking(move |mirror| {
-            mirror
-                .dir()
-                .join(format!("spool/submit/{id}.json"))
-                .exists()
-        })
+        .blocking(move |mirror| submit::spooled(mirror, id).exists())
         .await
         .unwrap_or(false)
 }
@@ -433,7 +419,7 @@ pub(super) async fn lines(
 }
 
 /// The number of a job's last event.
-async fn seq(inner: &Inner, id: JobId) -> Result<Option<u64>, QueueError> {
+pub(super) async fn seq(inner: &Inner, id: JobId) -> Result<Option<u64>, QueueError> {
     inner
         .link
         .call("read a job", async |c| {
@@ -492,142 +478,4 @@ pub(super) async fn depth(inner: &Inner) -> Depth {
     };
     *guard(&inner.depth) = depth;
     depth
-}
-
-/// Follows the stream of changes and tells whoever waits. Never ends.
-pub(super) async fn follow_changes(inner: Arc<Inner>) {
-    let wire = inner.link.wire();
-    let mut after: Option<String> = None;
-    loop {
-        let Some(place) = after.clone() else {
-            after = newest_change(&inner).await;
-            match after {
-                // Whatever came before is asked for.
-                Some(_) => refresh(&inner).await,
-                None => tokio::time::sleep(PEACE).await,
-            }
-            continue;
-        };
-        let waiting = inner.link.call_on(&wire, "follow changes", async |c| {
-            redis::cmd("XREAD")
-                .arg("COUNT")
-                .arg(PAGE_EVENTS)
-                .arg("BLOCK")
-                .arg(WAIT.as_millis() as u64)
-                .arg("STREAMS")
-                .arg(inner.keys.changes())
-                .arg(&place)
-                .query_async::<Option<StreamReadReply>>(c)
-                .await
-        });
-        match tokio::time::timeout(WAIT + LATE, waiting).await {
-            Ok(Ok(reply)) => {
-                for entry in reply
-                    .into_iter()
-                    .flat_map(|r| r.keys)
-                    .flat_map(|key| key.ids)
-                {
-                    after = Some(entry.id.clone());
-                    if let Some(changed) = parse_change(&entry) {
-                        react(&inner, &changed).await;
-                        inner.hub.publish(changed);
-                    }
-                }
-            }
-            Ok(Err(_)) | Err(_) => {
-                wire.reset().await;
-                after = None;
-                tokio::time::sleep(PEACE).await;
-            }
-        }
-    }
-}
-
-/// The changes after this place; none: the stream does not reach back to it any more.
-pub(super) async fn changes_after(
-    inner: &Inner,
-    at: &str,
-) -> Result<Option<Vec<Changed>>, QueueError> {
-    let is_place = at
-        .split_once('-')
-        .is_some_and(|(ms, n)| ms.parse::<u64>().is_ok() && n.parse::<u64>().is_ok());
-    if !is_place {
-        return Ok(None);
-    }
-    let reply: StreamRangeReply = inner
-        .link
-        .call("read changes", async |c| {
-            redis::cmd("XRANGE")
-                .arg(inner.keys.changes())
-                .arg(at)
-                .arg("+")
-                .arg("COUNT")
-                .arg(CHANGES)
-                .query_async(c)
-                .await
-        })
-        .await?;
-    let mut entries = reply.ids.iter();
-    if entries.next().is_none_or(|first| first.id != at) {
-        return Ok(None);
-    }
-    Ok(Some(entries.filter_map(parse_change).collect()))
-}
-
-fn parse_change(entry: &redis::streams::StreamId) -> Option<Changed> {
-    Some(Changed {
-        at: entry.id.clone(),
-        job: entry.get::<String>("job")?.parse().ok()?,
-        seq: entry.get("seq")?,
-        kind: entry.get("kind")?,
-    })
-}
-
-/// A wish to cancel reaches the pod that runs the job.
-async fn react(inner: &Inner, changed: &Changed) {
-    if changed.kind == "cancel"
-        && let Some(held) = inner.held.any(changed.job)
-    {
-        held.cancelled.cancel();
-    }
-}
-
-async fn newest_change(inner: &Inner) -> Option<String> {
-    let reply: StreamRangeReply = inner
-        .link
-        .call("follow changes", async |c| {
-            redis::cmd("XREVRANGE")
-                .arg(inner.keys.changes())
-                .arg("+")
-                .arg("-")
-                .arg("COUNT")
-                .arg(1)
-                .query_async(c)
-                .await
-        })
-        .await
-        .ok()?;
-    Some(
-        reply
-            .ids
-            .first()
-            .map_or("0-0".to_owned(), |entry| entry.id.clone()),
-    )
-}
-
-/// Asks for everything that may have been missed.
-async fn refresh(inner: &Inner) {
-    inner.hub.queued.notify_waiters();
-    for id in inner.hub.watched() {
-        if let Ok(Some(seq)) = seq(inner, id).await {
-            inner.hub.tell(id, seq);
-        }
-    }
-    for held in inner.held.all() {
-        if let Ok((job, _)) = load(inner, held.id).await
-            && matches!(job.state, crate::job::State::Running { cancel_requested: Some(_), fence, .. } if fence == held.fence)
-        {
-            held.cancelled.cancel();
-        }
-    }
 }

@@ -146,11 +146,7 @@ async fn put_back(inner: &Inner, token: &str) -> Result<usize, QueueError> {
             1 => count += 1,
             0 => {}
             _ => {
-                return Err(QueueError::Redis {
-                    doing: "put jobs back",
-                    address: inner.settings.address.shown(),
-                    detail: "another pod took over".to_owned(),
-                });
+                return Err(inner.cannot("put jobs back", "another pod took over"));
             }
         }
         if count % 256 == 255 {

@@ -1,0 +1,104 @@
+//! Taking back the jobs of a dead life.
+
+use std::collections::VecDeque;
+use std::fs;
+
+use super::change::Change;
+use super::held::Spool;
+use super::scripts::Committed;
+use super::writes::{self, By};
+use super::{Inner, claims, lease, reads};
+use crate::job::{JobId, Requeue, State};
+use crate::queue::QueueError;
+
+/// Puts every job of a life whose lease is over back into the queue.
+///
+/// # Errors
+/// [`QueueError::Redis`]; what was not put back stays on the life's list then.
+pub(super) async fn life(
+    inner: &Inner,
+    life: &str,
+    ordinal: Option<u32>,
+) -> Result<(), QueueError> {
+    if !lease::condemn(inner, life).await? {
+        return Ok(());
+    }
+    let ids = claims::listed(inner, life).await?;
+    if !ids.is_empty() {
+        tracing::warn!(
+            life,
+            jobs = ids.len(),
+            "a pod is dead: its jobs go back to the queue"
+        );
+    }
+    for id in ids {
+        if !job(inner, id, life, ordinal).await? {
+            // It waits still, is over, or is another's.
+            claims::unlist(inner, id, life).await?;
+        }
+    }
+    lease::bury(inner, life, false).await;
+    Ok(())
+}
+
+/// Puts a job of a dead life back to the front of the queue, after what the life could not tell.
+///
+/// # Errors
+/// [`QueueError::Redis`]; the job stays on the life's list then.
+pub(super) async fn job(
+    inner: &Inner,
+    id: JobId,
+    life: &str,
+    ordinal: Option<u32>,
+) -> Result<bool, QueueError> {
+    let path = inner.spool_path(life, id);
+    let spool = path.clone();
+    let mut told: VecDeque<_> = inner.blocking(move |_| Spool::read(&spool)).await?.into();
+    loop {
+        let (job, version) = match reads::load(inner, id).await {
+            Ok(found) => found,
+            Err(QueueError::NotFound(_)) => return Ok(false),
+            Err(error) => return Err(error),
+        };
+        let State::Running { fence, .. } = job.state else {
+            return Ok(false);
+        };
+        if job.run.life.as_deref() != Some(life) {
+            return Ok(false);
+        }
+        let line = told.pop_front().filter(|line| line.fence == fence.0);
+        let (name, change) = match line {
+            Some(line) => match (line.name.clone(), line.change()) {
+                (name, Ok(change)) => (name, change),
+                (_, Err(problem)) => {
+                    tracing::error!(job = %id, problem, "a change that a dead pod kept cannot be read");
+                    continue;
+                }
+            },
+            None => (
+                format!("reclaim/{life}/{}", fence.0),
+                Change::requeue(fence, None, Requeue::Reclaimed),
+            ),
+        };
+        let next = change.apply(&job, version)?;
+        let by = By {
+            name: &name,
+            fence: Some(fence),
+            life: next.drop_claim.then_some((life, ordinal)),
+        };
+        match writes::commit(inner, &next, version, by).await? {
+            Committed::Ok { seq, .. } => {
+                change.count(&job, &next.job);
+                inner.hub.tell(id, seq);
+                writes::settle(inner, &next, seq).await;
+                if change.ends_claim() {
+                    drop(fs::remove_file(&path));
+                    return Ok(true);
+                }
+            }
+            Committed::Version => {}
+            // Somebody else is at it.
+            _ => return Ok(false),
+        }
+    }
+}
