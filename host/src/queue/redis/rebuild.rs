@@ -12,7 +12,7 @@ use jiff::Timestamp;
 
 use super::facts::ordinal;
 use super::keys::SCHEMA;
-use super::{Inner, change, scripts};
+use super::{Inner, change, reads, scripts};
 use crate::job::{Event, EventBody, Job, JobId, Record, State};
 use crate::queue::{KEY_LIFETIME, QueueError, end_event, guard};
 
@@ -189,6 +189,10 @@ async fn restore(inner: &Inner, token: &str, copy: &Copy) -> Result<i8, QueueErr
     let stored = change::stored(job, &record)?;
     let over = job.state.is_ended();
     if over {
+        // Whoever ended it tells a store that has the job.
+        if reads::seq(inner, id).await?.is_some() {
+            return Ok(0);
+        }
         end_stream(inner, id, record.clone()).await?;
     }
     let (last, events) = inner
