@@ -235,6 +235,7 @@ fn the_simple_mode_is_one_server_with_its_own_volume() {
         "PodDisruptionBudget",
         "Ingress",
         "PodMonitor",
+        "PrometheusRule",
         "ConfigMap",
     ] {
         assert_eq!(all.of_kind(kind).count(), 0, "{kind}");
@@ -310,6 +311,41 @@ fn what_the_server_reads_is_what_the_values_say() {
     .unwrap();
     assert_eq!(config.job_ttl.as_secs(), 3600);
     assert_eq!(config.for_plugin("claude-code")["binary"], "claude");
+}
+
+/// The chart renders the files of `k8s/monitoring`; whether those are right is tested once, on the files.
+#[test]
+fn what_watches_a_release_is_what_k8s_monitoring_has() {
+    let Some(program) = tool("what_watches_a_release_is_what_k8s_monitoring_has", "helm") else {
+        return;
+    };
+    let folder = workspace().join("k8s/monitoring");
+    let written = |file: &str| Manifests::file(&folder.join(file)).all()[0]["spec"].clone();
+    let values = value_file("fleet-monitoring");
+    let all = render(&program, Some(&values), &[]).unwrap();
+    let alerts = all.the("PrometheusRule");
+    assert_eq!(alerts["spec"], written("prometheusrule.yaml"));
+    let monitor = all.the("PodMonitor");
+    assert_eq!(
+        monitor["spec"]["podMetricsEndpoints"],
+        written("podmonitor.yaml")["podMetricsEndpoints"]
+    );
+    for object in [alerts, monitor] {
+        assert_eq!(object["metadata"]["labels"]["release"], "prometheus");
+    }
+    let dashboard = all.the("ConfigMap");
+    assert_eq!(dashboard["metadata"]["labels"]["grafana_dashboard"], "1");
+    let parsed = |text: &str| serde_json::from_str::<Value>(text).unwrap();
+    assert_eq!(
+        parsed(dashboard["data"]["agenticore.json"].as_str().unwrap()),
+        parsed(&std::fs::read_to_string(folder.join("grafana-dashboard.json")).unwrap())
+    );
+    // Where the network decides who may ask, no key is shown.
+    let open = "monitoring.podMonitor.keySecret=,monitoring.podMonitor.interval=1m";
+    let open = render(&program, Some(&values), &[open]).unwrap();
+    let endpoint = &open.the("PodMonitor")["spec"]["podMetricsEndpoints"][0];
+    assert!(endpoint.get("authorization").is_none(), "{endpoint}");
+    assert_eq!(endpoint["interval"], "1m");
 }
 
 /// Helm sets a field that was rendered before and is missing now to its default: without the number that the cluster has, turning the

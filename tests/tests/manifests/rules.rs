@@ -191,7 +191,7 @@ fn selects(selector: &Value, labels: &Value) -> bool {
         .is_some_and(|all| all.iter().all(|(name, value)| labels[name] == *value))
 }
 
-/// Services, the disruption budget and the network policy take the server's pods, and no Service takes another pod.
+/// Services, the disruption budget, the network policy and whoever scrapes take the server's pods, and no Service takes another pod.
 fn selectors(what: &str, all: &Manifests) {
     let server = all.server();
     let labels = &pod_template(server).unwrap()["metadata"]["labels"];
@@ -221,6 +221,12 @@ fn selectors(what: &str, all: &Manifests) {
         );
         assert!(
             budget["spec"]["maxUnavailable"].as_u64() >= Some(1),
+            "{what}"
+        );
+    }
+    for monitor in all.of_kind("PodMonitor") {
+        assert!(
+            selects(at(monitor, "/spec/selector/matchLabels"), labels),
             "{what}"
         );
     }
