@@ -134,8 +134,13 @@ pub trait Queue: Send + Sync + 'static {
     /// [`QueueError::Storage`] or [`QueueError::Redis`].
     async fn changes_after(&self, at: &str) -> Result<Option<Vec<Changed>>, QueueError>;
 
-    /// How many jobs wait and run.
+    /// How many jobs wait and run; while the store does not answer, the last that it said.
     async fn depth(&self) -> Depth;
+
+    /// Whether the store answered when it was asked last.
+    fn answers(&self) -> bool {
+        true
+    }
 
     /// Ends jobs that waited too long and forgets jobs whose time is over; returns the forgotten.
     ///

@@ -391,8 +391,10 @@ impl Service {
     /// The page of metrics. It answers soon, whatever the store does.
     pub async fn metrics(&self) -> String {
         let config = &self.pod.config;
-        let depth = tokio::time::timeout(STORE_PATIENCE, self.pod.queue.depth()).await;
-        let depth: Option<Depth> = depth.ok();
+        let queue = &self.pod.queue;
+        let depth = tokio::time::timeout(STORE_PATIENCE, queue.depth()).await;
+        // What was known last would hide that nothing is known now.
+        let depth: Option<Depth> = depth.ok().filter(|_| queue.answers());
         metrics::render(&metrics::Now {
             depth,
             drain: &self.drain,

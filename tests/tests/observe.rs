@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use agenticore::telemetry::metrics::{METRICS, Presence};
-use agenticore_tests::{CollectedSpan, Collector, Repo, World, until};
+use agenticore_tests::{CollectedSpan, Collector, Fleet, Redis, Repo, World, until};
 use serde_json::{Value, json};
 
 use crate::{field, text};
@@ -98,7 +98,7 @@ async fn the_metrics_of_a_live_server_are_those_of_the_table_and_count_what_happ
             r#"agenticore_http_request_seconds_count{route="/jobs/{id}"}"#
         ) >= 3.0
     );
-    names_are_those_of_the_table(&world).await;
+    names_are_those_of_the_table(&world, false).await;
     let ids = [&done, &failed, &cloned, &held[0]];
     let page = world.get("/metrics").await.text;
     assert!(
@@ -116,30 +116,32 @@ async fn the_metrics_of_a_live_server_are_those_of_the_table_and_count_what_happ
     .await;
 }
 
-/// Every name of the table is in the scrape, with its kind, and no other.
-async fn names_are_those_of_the_table(world: &World) {
+/// Every name of the table is in the scrape, with its kind, and no other; those of Redis only where there is one.
+async fn names_are_those_of_the_table(world: &World, has_redis: bool) {
     let page = world.get("/metrics").await.text;
     let seen: BTreeSet<(String, String)> = page
         .lines()
         .filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '))
         .map(|(name, kind)| (name.to_owned(), kind.to_owned()))
         .collect();
-    let of = |wanted: fn(Presence) -> bool| -> BTreeSet<(String, String)> {
+    let of = |wanted: &dyn Fn(Presence) -> bool| -> BTreeSet<(String, String)> {
         let metrics = METRICS.iter().filter(|m| wanted(m.presence));
         metrics
             .map(|m| (m.name.to_owned(), m.kind.as_str().to_owned()))
             .collect()
     };
-    let missing: Vec<_> = of(|p| matches!(p, Presence::Always | Presence::OnceSeen))
-        .difference(&seen)
-        .cloned()
-        .collect();
+    let is_due = |p| match p {
+        Presence::Always | Presence::OnceSeen => true,
+        Presence::WithRedis => has_redis,
+        Presence::Rarely => false,
+    };
+    let missing: Vec<_> = of(&is_due).difference(&seen).cloned().collect();
     assert!(
         missing.is_empty(),
         "in the table, but not in the scrape: {missing:?}"
     );
     let strange: Vec<_> = seen
-        .difference(&of(|p| p != Presence::WithRedis))
+        .difference(&of(&|p| is_due(p) || p == Presence::Rarely))
         .cloned()
         .collect();
     assert!(
@@ -153,6 +155,96 @@ async fn names_are_those_of_the_table(world: &World) {
         let help = format!("# HELP {} {}", metric.name, metric.help);
         assert!(page.contains(&help), "{help}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_metrics_of_a_fleet_tell_of_redis_of_lost_leases_and_of_what_went_back_to_the_queue() {
+    let test =
+        "the_metrics_of_a_fleet_tell_of_redis_of_lost_leases_and_of_what_went_back_to_the_queue";
+    if !Redis::is_installed(test) {
+        return;
+    }
+    let fleet = Fleet::of(2);
+    let [first, second] = [0, 1].map(|number| fleet.pod(number));
+    let come_to = async |pod: &World, what: &str, expected: &[(&str, f64)]| {
+        until(what, || async {
+            let samples = scrape(pod).await;
+            let is = |(name, expected): &(&str, f64)| value(&samples, name) == *expected;
+            expected.iter().all(is).then_some(())
+        })
+        .await;
+    };
+    let repo = Repo::create(first.path("origin"));
+    let cloned = json!({"task": "true", "profile": "shell", "repo_url": repo.url()});
+    let cloned = first.submit_body(&cloned).await;
+    second.ended(&cloned).await;
+
+    let gate = first.gate("held");
+    let task = format!("echo begun; {}", gate.wait());
+    let held: Vec<String> = futures::future::join_all((0..7).map(|_| first.submit(&task))).await;
+    for pod in [first, second] {
+        let expected = [
+            ("agenticore_ready", 1.0),
+            ("agenticore_redis_up", 1.0),
+            (r#"agenticore_slots{state="busy"}"#, 3.0),
+            ("agenticore_jobs_running", 6.0),
+            ("agenticore_jobs_queued", 1.0),
+        ];
+        come_to(pod, "every pod tells of the whole fleet", &expected).await;
+    }
+    let by_either: Vec<f64> = [scrape(first).await, scrape(second).await]
+        .iter()
+        .map(|samples| value(samples, r#"agenticore_clone_seconds_count{result="ok"}"#))
+        .collect();
+    assert_eq!(by_either.iter().sum::<f64>(), 1.0, "{by_either:?}");
+    // The pod that cloned has had everything that waits for its first time.
+    let cloner = if by_either[0] == 1.0 { first } else { second };
+    names_are_those_of_the_table(cloner, true).await;
+
+    fleet.way(1).cut();
+    until("the pod that is cut off says so, and no depth", || async {
+        let samples = scrape(second).await;
+        let is_unknown = value(&samples, "agenticore_jobs_queued").is_nan()
+            && value(&samples, "agenticore_jobs_running").is_nan();
+        (value(&samples, "agenticore_redis_up") == 0.0 && is_unknown).then_some(())
+    })
+    .await;
+    assert_eq!(value(&scrape(first).await, "agenticore_redis_up"), 1.0);
+    fleet.way(1).open();
+    let back = [
+        ("agenticore_redis_up", 1.0),
+        ("agenticore_jobs_queued", 1.0),
+    ];
+    come_to(second, "the pod is back", &back).await;
+
+    second.freeze();
+    let reclaimed = [(r#"agenticore_requeued_total{reason="reclaimed"}"#, 3.0)];
+    come_to(first, "the frozen pod's jobs are taken back", &reclaimed).await;
+    second.thaw();
+    let lost = [("agenticore_lease_lost_total", 3.0)];
+    come_to(second, "it is told that they are another's", &lost).await;
+
+    first.post("/drain", &json!({"timeout_seconds": 0})).await;
+    let handed = [
+        (r#"agenticore_requeued_total{reason="hand_off"}"#, 3.0),
+        ("agenticore_draining", 0.0),
+        ("agenticore_ready", 0.0),
+    ];
+    come_to(first, "the drained pod's jobs are handed off", &handed).await;
+    gate.open();
+    for id in &held {
+        let job = second.ended(id).await;
+        assert_eq!(text(&job, "status"), "succeeded", "{job}");
+    }
+    let succeeded = [scrape(first).await, scrape(second).await];
+    let succeeded = succeeded
+        .iter()
+        .map(|samples| value(samples, r#"agenticore_jobs_total{outcome="succeeded"}"#));
+    assert_eq!(
+        succeeded.sum::<f64>(),
+        8.0,
+        "each end is counted by one pod"
+    );
 }
 
 #[tokio::test]

@@ -349,6 +349,10 @@ impl Queue for RedisStore {
         reads::depth(&self.inner).await
     }
 
+    fn answers(&self) -> bool {
+        *self.inner.link.up().borrow()
+    }
+
     async fn sweep(&self, now: Timestamp) -> Result<Vec<Record>, QueueError> {
         sweep::sweep(&self.inner, now).await
     }
