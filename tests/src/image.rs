@@ -17,7 +17,8 @@ const NAME: &str = "localhost/agenticore";
 /// An image in a store of its own.
 #[derive(Debug)]
 pub struct Image {
-    folder: PathBuf,
+    /// Where it is kept, and the base it stands on.
+    pub folder: PathBuf,
     /// Its size in bytes, with the base.
     pub size: u64,
     /// The size of the base alone.
@@ -25,6 +26,9 @@ pub struct Image {
 }
 
 impl Image {
+    /// What the Dockerfile is built with: the stage, and where the binary comes from.
+    pub const ARGUMENTS: [&str; 4] = ["--target", "server", "--build-arg", "BINARY_FROM=release"];
+
     /// Why it cannot be built on this machine; none: it can.
     #[must_use]
     pub fn unavailable() -> Option<String> {
@@ -49,12 +53,21 @@ impl Image {
         image.as_ref().map_err(Clone::clone)
     }
 
-    fn build_now(binary: &Path) -> Result<Self, String> {
-        let folder = target().join("image");
-        let context = folder.join("context");
+    /// Makes the folder that the Dockerfile is built in, with this binary as the release.
+    ///
+    /// # Errors
+    /// With what is in the way.
+    pub fn context(binary: &Path) -> Result<PathBuf, String> {
+        let context = folder().join("context");
         fs::create_dir_all(&context).map_err(|e| format!("{}: {e}", context.display()))?;
-        let base = make_base(&folder)?;
         prepare(&context, binary)?;
+        Ok(context)
+    }
+
+    fn build_now(binary: &Path) -> Result<Self, String> {
+        let context = Self::context(binary)?;
+        let folder = folder();
+        let base = make_base(&folder)?;
         let image = Self {
             folder,
             size: 0,
@@ -67,9 +80,9 @@ impl Image {
         }
         let mut build = image.buildah(&["build", "--quiet", "--isolation", "chroot"]);
         build
-            .args(["--network", "host", "--pull-never", "--target", "server"])
+            .args(["--network", "host", "--pull-never"])
+            .args(Self::ARGUMENTS)
             .args(["--build-arg", &format!("BASE={BASE}")])
-            .args(["--build-arg", "BINARY_FROM=release"])
             .args(["--tag", NAME])
             .arg(&context);
         output_of(&mut build)?;
@@ -103,19 +116,16 @@ impl Image {
         output_of(&mut self.buildah(&["push", "--quiet", NAME, &to])).unwrap();
     }
 
-    /// Makes a container of it and returns the folder of its root.
+    /// Makes a container of it.
     ///
     /// # Panics
     /// When it cannot be made.
     #[must_use]
-    pub fn mount(&self) -> Container<'_> {
+    pub fn container(&self) -> Container<'_> {
         let id = output_of(&mut self.buildah(&["from", "--quiet", "--pull-never", NAME])).unwrap();
-        let id = id.trim().to_owned();
-        let root = output_of(&mut self.buildah(&["mount", &id])).unwrap();
         Container {
             image: self,
-            id,
-            root: root.trim().into(),
+            id: id.trim().to_owned(),
         }
     }
 
@@ -137,14 +147,22 @@ impl Image {
         Ok((number * factor) as u64)
     }
 
+    /// The builder's command line over this store.
+    fn words(&self, arguments: &[&str]) -> Vec<String> {
+        let below = |name: &str| self.folder.join(name).display().to_string();
+        let store = ["buildah", "--storage-driver", "overlay", "--root"].map(str::to_owned);
+        let mut words: Vec<String> = store.into();
+        words.extend([below("store"), "--runroot".to_owned(), below("run")]);
+        words.extend(arguments.iter().map(|&word| word.to_owned()));
+        words
+    }
+
+    /// The builder. What it mounts is in a namespace of its own and gone with it, however it ends.
     fn buildah(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new("buildah");
+        let mut command = Command::new("unshare");
         command
-            .args(["--storage-driver", "overlay", "--root"])
-            .arg(self.folder.join("store"))
-            .arg("--runroot")
-            .arg(self.folder.join("run"))
-            .args(arguments);
+            .args(["--mount", "--propagation", "private"])
+            .args(self.words(arguments));
         command
     }
 }
@@ -154,21 +172,28 @@ impl Image {
 pub struct Container<'a> {
     image: &'a Image,
     id: String,
-    /// Its root.
-    pub root: PathBuf,
+}
+
+impl Container<'_> {
+    /// A command for a shell that mounts its root and prints the folder. In a mount namespace of the caller's own, the mount is gone
+    /// with that.
+    #[must_use]
+    pub fn mounting(&self) -> String {
+        let quoted = |word: &String| format!("'{word}'");
+        let words = self.image.words(&["mount", &self.id]);
+        words.iter().map(quoted).collect::<Vec<_>>().join(" ")
+    }
 }
 
 impl Drop for Container<'_> {
     fn drop(&mut self) {
-        for word in ["umount", "rm"] {
-            drop(output_of(&mut self.image.buildah(&[word, &self.id])));
-        }
+        drop(output_of(&mut self.image.buildah(&["rm", &self.id])));
     }
 }
 
-fn target() -> PathBuf {
+fn folder() -> PathBuf {
     let target = std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
-    workspace().join(target)
+    workspace().join(target).join("image")
 }
 
 /// Debian with what the server needs. It takes a while, so it is kept, and a run that is killed leaves no half of it.

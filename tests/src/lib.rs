@@ -31,6 +31,7 @@ mod events;
 mod fleet;
 mod gate;
 mod github;
+mod hand_off;
 mod http;
 mod image;
 pub mod ledger;

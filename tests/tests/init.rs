@@ -4,7 +4,7 @@ use std::fs;
 
 use agenticore_tests::{World, missing, output_of, until};
 
-use crate::{number, text};
+use crate::text;
 
 /// Makes the server the first process of a namespace of its own.
 const FIRST: [&str; 5] = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"];
@@ -81,26 +81,5 @@ async fn process_1_hands_a_running_job_off_when_the_container_is_stopped() {
     else {
         return;
     };
-    let gate = world.gate("long");
-    let id = world
-        .submit(&format!("echo begun; {}; echo over", gate.wait()))
-        .await;
-    world.logged(&id, "begun").await;
-    world.sigterm();
-    world.stopped();
-    gate.open();
-    world.boot();
-    let job = world.ended(&id).await;
-    assert_eq!(
-        (text(&job, "status"), number(&job, "attempt")),
-        ("succeeded", 2),
-        "{job}"
-    );
-    let events = world.events(&id).await;
-    assert!(
-        events
-            .iter()
-            .any(|event| text(event, "reason") == "hand_off"),
-        "{events:?}"
-    );
+    world.stop_in_mid_job().await;
 }

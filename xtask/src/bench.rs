@@ -1,4 +1,4 @@
-//! `cargo xtask bench` and `cargo xtask chaos`: build a release and hand over to a binary of the tests crate.
+//! `cargo xtask bench`, `cargo xtask chaos` and `cargo xtask image`: build a release and hand over to a binary of the tests crate.
 
 use anyhow::Result;
 

@@ -28,6 +28,7 @@ usage: cargo xtask COMMAND
   demo                start a server, run a job on it, show what it did
   test [--only NAME]  everything that must be green; NAME is a section (see its headings) or part of a test's name
   bench [ARG..]       build a release and measure it; --json prints one object, --only ROW measures one row
+  image               build a release and the container image of it, without the agent CLI
   chaos [ARG..]       build a release, trouble a fleet of it, and prove that nothing was lost or ran twice at once;
                       --seed S --minutes M --pods N --jobs J
 ";
@@ -54,6 +55,7 @@ fn command(words: &[&str]) -> Result<ExitCode> {
         ["test"] => return test::run(None),
         ["test", "--only", name] => return test::run(Some(name)),
         ["bench", rest @ ..] => bench::run("bench", rest)?,
+        ["image"] => bench::run("image", &[])?,
         ["chaos", rest @ ..] => bench::run("chaos", rest)?,
         ["help" | "--help" | "-h"] => print!("{USAGE}"),
         [] => bail!("no command given\n\n{USAGE}"),

@@ -29,7 +29,7 @@ struct Row {
 }
 
 /// Every row, in the order of the report.
-const ROWS: [Row; 10] = [
+const ROWS: [Row; 11] = [
     Row {
         name: "start",
         run: || resources::start().boxed(),
@@ -37,6 +37,10 @@ const ROWS: [Row; 10] = [
     Row {
         name: "memory",
         run: || resources::memory().boxed(),
+    },
+    Row {
+        name: "image",
+        run: || resources::image().boxed(),
     },
     Row {
         name: "plugin",
@@ -95,17 +99,15 @@ async fn run(arguments: &[String]) -> Result<()> {
             other => bail!("unknown argument `{other}`; known: --json, --only ROW"),
         }
     }
-    let chosen = ROWS
-        .iter()
-        .filter(|row| only.is_none_or(|name| name == row.name));
-    let mut report = Report::default();
-    for row in chosen {
-        eprintln!("measuring {} ..", row.name);
-        report.add(row.name, (row.run)().await?);
-    }
-    if report.is_empty() {
+    let is_chosen = |row: &&Row| only.is_none_or(|name| name == row.name);
+    if !ROWS.iter().any(|row| is_chosen(&row)) {
         let names: Vec<&str> = ROWS.iter().map(|row| row.name).collect();
         bail!("no such row; known: {}", names.join(", "));
+    }
+    let mut report = Report::default();
+    for row in ROWS.iter().filter(is_chosen) {
+        eprintln!("measuring {} ..", row.name);
+        report.add(row.name, (row.run)().await?);
     }
     report.print(json);
     Ok(())

@@ -50,11 +50,6 @@ impl Report {
             .extend(measures.into_iter().map(|measure| (row, measure)));
     }
 
-    /// Whether nothing was measured.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.rows.is_empty()
-    }
-
     /// Prints everything to standard output.
     pub(crate) fn print(&self, as_json: bool) {
         if as_json {

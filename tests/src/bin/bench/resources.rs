@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
-use agenticore_tests::{World, resident_memory, until};
-use anyhow::Result;
+use agenticore_tests::{Image, World, resident_memory, server_binary, until};
+use anyhow::{Error, Result};
 
 use crate::load::Times;
 use crate::report::Measure;
@@ -44,6 +44,22 @@ pub(crate) async fn memory() -> Result<Vec<Measure>> {
     Ok(vec![
         Measure::new("idle memory (RSS)", idle, "MiB").target("<= 30 MiB"),
         Measure::new("memory after the first job (RSS)", after, "MiB"),
+    ])
+}
+
+/// The image with the server alone, as the Dockerfile makes it of the binary that is measured.
+pub(crate) async fn image() -> Result<Vec<Measure>> {
+    if let Some(reason) = Image::unavailable() {
+        eprintln!("skipped image: {reason}");
+        return Ok(Vec::new());
+    }
+    let image = tokio::task::spawn_blocking(|| Image::build(server_binary())).await?;
+    let image = image.map_err(Error::msg)?;
+    let (all, base) = (mebibytes(image.size), mebibytes(image.base_size));
+    let what = "layers of the image, base included";
+    Ok(vec![
+        Measure::new(what, all, "MiB").beside(base, "the base with git and ssh"),
+        Measure::new("layers on top of the base", all - base, "MiB"),
     ])
 }
 
