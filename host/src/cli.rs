@@ -37,6 +37,7 @@ mod text;
 mod trust;
 mod version;
 mod wait;
+mod watchdog;
 
 #[cfg(test)]
 mod tests;
@@ -135,6 +136,8 @@ enum Command {
     Completions(completions::Args),
     #[command(hide = true)]
     CompilePlugin(compile_plugin::Args),
+    #[command(hide = true)]
+    Watchdog(watchdog::Args),
     /// Print the manual page
     #[command(hide = true)]
     Man,
@@ -199,6 +202,7 @@ async fn dispatch(command: Command, context: &Context) -> anyhow::Result<ExitCod
         Command::Config(args) => config::run(&args, context),
         Command::Completions(args) => completions::run(&args, context),
         Command::CompilePlugin(args) => Ok(compile_plugin::run(&args)),
+        Command::Watchdog(args) => Ok(watchdog::run(&args)),
         Command::Man => man::run(context),
         Command::Version => version::run(context),
     }

@@ -8,6 +8,7 @@
 //!   session, forked twice or lost their parent are found too.
 //! - [`init`] makes the server the adoptive parent of orphans and reaps them; [`sweep_stale`] ends what a server that was killed
 //!   left behind.
+//! - [`start_watchdog`] starts a child that ends what this server started, should the server be killed.
 //!
 //! What is not covered: a process that leaves the group *and* empties its environment *and* loses its parent can be told from
 //! another job's only when no other child runs. It is killed as soon as that is so.
@@ -25,6 +26,7 @@ mod registry;
 mod splitter;
 mod table;
 mod tree;
+mod watchdog;
 
 pub use capture::Captured;
 pub use child::{Child, Ended, Exit, Signal, Spawn, Stopper};
@@ -34,6 +36,7 @@ pub use init::{Reaper, init};
 pub use marker::{Instance, JOB_VARIABLE, JobMarker};
 pub use output::{Line, LineLimits, Output, Stream};
 pub use tree::{KillReport, leftovers, sweep_stale};
+pub use watchdog::{Watchdog, start as start_watchdog, watch};
 
 #[cfg(test)]
 mod tests;

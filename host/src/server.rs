@@ -120,6 +120,7 @@ struct Host {
     stopping: CancellationToken,
     warm: CancellationToken,
     _reaper: process::Reaper,
+    _watchdog: Option<process::Watchdog>,
 }
 
 impl Host {
@@ -136,6 +137,7 @@ impl Host {
                 "killed processes that an earlier server had left behind"
             );
         }
+        let watchdog = fleet.as_ref().and_then(|_| watchdog(&instance));
         let pod = Arc::new(Pod {
             queue,
             profiles: Arc::new(ProfileStore::new(profile_roots(&config))?),
@@ -157,6 +159,7 @@ impl Host {
             stopping,
             warm,
             _reaper: reaper,
+            _watchdog: watchdog,
         })
     }
 
@@ -237,6 +240,21 @@ async fn store(config: &Config) -> anyhow::Result<(Arc<dyn Queue>, Option<RedisS
     let up = fleet.up();
     tokio::spawn(telemetry::follow_redis(up));
     Ok((Arc::new(fleet.clone()), Some(fleet)))
+}
+
+/// Sees to it that agents end with this server, should it be killed: another pod runs their jobs then. The first process of a
+/// container needs none, because everything ends with it.
+fn watchdog(instance: &Instance) -> Option<process::Watchdog> {
+    if std::process::id() == 1 {
+        return None;
+    }
+    match process::start_watchdog(instance, &["watchdog", &instance.to_string()]) {
+        Ok(watchdog) => Some(watchdog),
+        Err(error) => {
+            tracing::warn!(%error, "agents will outlive this server, should it be killed: their watchdog could not be started");
+            None
+        }
+    }
 }
 
 /// Tells the fleet when this pod begins and ceases to drain.

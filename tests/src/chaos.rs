@@ -4,7 +4,8 @@
 //! and restarted, and Redis is restarted and emptied. Every decision comes from the seed; when a decision strikes depends on the
 //! machine. At the end everything is healed, the fleet may finish, and the [`checker`] looks at all that happened.
 //!
-//! A pod is what it is in an orchestrator: the server and all its agents. They are killed and frozen together.
+//! A pod is what it is in an orchestrator: the server and all its agents. They are frozen together, and killed together or the
+//! server alone.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -90,8 +91,9 @@ pub async fn run(plan: Plan) -> Result<Report> {
 }
 
 /// Trouble, and how often it comes relative to the others.
-const TROUBLE: [(Trouble, usize); 9] = [
-    (Trouble::Kill, 5),
+const TROUBLE: [(Trouble, usize); 10] = [
+    (Trouble::Kill, 3),
+    (Trouble::KillServer, 3),
     (Trouble::Freeze, 4),
     (Trouble::Blink, 3),
     (Trouble::Cut, 5),
@@ -106,6 +108,8 @@ const TROUBLE: [(Trouble, usize); 9] = [
 enum Trouble {
     /// The pod is killed, and started again after a while.
     Kill,
+    /// The server is killed alone, and started again after a while.
+    KillServer,
     /// The pod is frozen longer than its lease.
     Freeze,
     /// The pod is frozen for a part of its lease.
@@ -128,6 +132,7 @@ impl Trouble {
     fn name(self) -> &'static str {
         match self {
             Self::Kill => "pods killed",
+            Self::KillServer => "servers killed alone",
             Self::Freeze => "pods frozen beyond the lease",
             Self::Blink => "pods frozen for a moment",
             Self::Cut => "pods cut off from Redis",
@@ -293,6 +298,10 @@ impl<'a> Chaos<'a> {
     ) -> (Duration, Option<Remedy>) {
         let since = ledger::now();
         match trouble {
+            Trouble::KillServer => {
+                self.fleet.pod_mut(pod).kill9();
+                (lease.mul_f64(2.0 * length), Some(Remedy::Boot))
+            }
             Trouble::Kill => {
                 self.fleet.pod_mut(pod).kill_pod();
                 (lease.mul_f64(2.0 * length), Some(Remedy::Boot))

@@ -372,7 +372,8 @@ impl World {
     /// The command lines of processes of this world, the server and its compilers left out.
     #[must_use]
     pub fn agents(&self) -> Vec<String> {
-        let all = processes::touching(self.builder.folder.path(), self.pid());
+        let server = self.server.as_ref().map_or(0, Server::pid);
+        let all = processes::touching(self.builder.folder.path(), server);
         let lines = all.into_iter().map(|(_, line)| line);
         lines
             .filter(|line| !line.contains("compile-plugin"))

@@ -249,6 +249,25 @@ async fn the_jobs_of_a_killed_pod_run_again_on_another() {
 }
 
 #[tokio::test]
+async fn the_agents_of_a_server_that_is_killed_alone_end_with_it() {
+    needs_redis!("the_agents_of_a_server_that_is_killed_alone_end_with_it");
+    let mut fleet = Fleet::of(2);
+    let gate = gate(&fleet, "go");
+    let id = fleet.pod(0).submit(&waiting(&fleet, "long", &gate)).await;
+    let first = runner(fleet.pod(0), &id).await;
+    let second = other(&fleet, first);
+    fleet.pod(second).logged(&id, "begun").await;
+    fleet.pod_mut(first).kill9();
+    until("its agents are gone", || async {
+        fleet.pod(first).agents().is_empty().then_some(())
+    })
+    .await;
+    runs_on(&fleet, second, &id, second).await;
+    gate.open();
+    assert_sound(&fleet, second, &[id]).await;
+}
+
+#[tokio::test]
 async fn a_pod_that_was_frozen_beyond_its_lease_ends_nothing_that_is_another_s() {
     needs_redis!("a_pod_that_was_frozen_beyond_its_lease_ends_nothing_that_is_another_s");
     let fleet = Fleet::of(2);

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::path::Path;
+use std::str::FromStr;
 
 use sha2::{Digest, Sha256};
 
@@ -32,6 +33,20 @@ impl Instance {
     /// The start of every marker of this instance, as it stands in an environment block.
     pub(super) fn prefix(&self) -> Vec<u8> {
         format!("{JOB_VARIABLE}={}:", self.0).into_bytes()
+    }
+}
+
+impl FromStr for Instance {
+    type Err = String;
+
+    /// Takes what it is displayed as.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let is_digit = |c: char| matches!(c, '0'..='9' | 'a'..='f');
+        if text.len() == 16 && text.chars().all(is_digit) {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err("it must be sixteen hexadecimal digits".to_owned())
+        }
     }
 }
 

@@ -59,6 +59,16 @@ impl Tree {
         Self::new(Some(root), marker.prefix())
     }
 
+    /// Whoever carries the marker of any job of this server.
+    pub(super) fn of_instance(instance: &Instance) -> Self {
+        Self::marked(instance.prefix())
+    }
+
+    /// Whoever has a variable that begins like this in its environment.
+    pub(super) fn marked(marker: Vec<u8>) -> Self {
+        Self::new(None, marker)
+    }
+
     fn new(root: Option<Identity>, marker: Vec<u8>) -> Self {
         let me = table::entry(std::process::id());
         let known = root.iter().map(|root| (root.pid, root.started)).collect();
@@ -251,7 +261,7 @@ fn above(mut process: Option<Entry>) -> BTreeSet<u32> {
 
 /// The pids that still carry the marker of the job.
 pub async fn leftovers(marker: &JobMarker) -> Vec<u32> {
-    let mut tree = Tree::new(None, marker.prefix());
+    let mut tree = Tree::marked(marker.prefix());
     spawn_blocking(move || tree.living())
         .await
         .unwrap_or_default()
@@ -260,7 +270,7 @@ pub async fn leftovers(marker: &JobMarker) -> Vec<u32> {
 /// Kills every process that a former server of this instance left behind, such as one that was killed itself. Call it at start,
 /// before the first job runs: it cannot tell its own children from those.
 pub async fn sweep_stale(instance: &Instance) -> KillReport {
-    let mut tree = Tree::new(None, instance.prefix());
+    let mut tree = Tree::of_instance(instance);
     spawn_blocking(move || tree.kill())
         .await
         .unwrap_or_default()
