@@ -43,6 +43,7 @@ mod proxy;
 mod real_cli;
 mod redis;
 mod repo;
+pub mod sentinel;
 mod server;
 mod skip;
 mod tools;

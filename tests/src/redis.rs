@@ -1,5 +1,6 @@
 //! A real Redis of the test's own, on a free port of this machine.
 
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
@@ -18,6 +19,8 @@ pub struct Redis {
     child: Option<Child>,
     /// What comes between `redis://` and the host: a user and a password.
     user: String,
+    /// Whether it speaks TLS alone.
+    tls: bool,
 }
 
 impl Redis {
@@ -63,13 +66,63 @@ impl Redis {
         Self::with(&format!("{user}:{password}@"), &words)
     }
 
+    /// A server that has everything again after a restart and follows this one, until a sentinel says otherwise.
+    #[must_use]
+    pub fn replica_of(master: &Self) -> Self {
+        let port = master.port.to_string();
+        let durable = ["--appendonly", "yes", "--appendfsync", "always"];
+        Self::with(
+            "",
+            &[&["--replicaof", "127.0.0.1", &port], &durable[..]].concat(),
+        )
+    }
+
+    /// A server that speaks TLS alone, with a certificate that nobody but [`Redis::ca`] vouches for.
+    ///
+    /// # Panics
+    /// When no certificate can be made.
+    #[must_use]
+    pub fn tls() -> Self {
+        let mut redis = Self::unstarted("", &["--appendonly", "yes", "--appendfsync", "always"]);
+        let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()])
+            .expect("a certificate is made");
+        std::fs::write(redis.ca(), made.cert.pem()).expect("the certificate is written");
+        let key = redis.folder.path().join("key.pem");
+        std::fs::write(&key, made.signing_key.serialize_pem()).expect("the key is written");
+        let (ca, key) = (redis.ca().display().to_string(), key.display().to_string());
+        let words = [
+            "--tls-cert-file",
+            &ca,
+            "--tls-ca-cert-file",
+            &ca,
+            "--tls-key-file",
+            &key,
+        ];
+        redis.arguments.extend(words.map(str::to_owned));
+        redis
+            .arguments
+            .extend(["--tls-auth-clients", "no"].map(str::to_owned));
+        redis.tls = true;
+        redis.started()
+    }
+
+    /// The file of the certificate of [`Redis::tls`].
+    #[must_use]
+    pub fn ca(&self) -> PathBuf {
+        self.folder.path().join("ca.pem")
+    }
+
     /// A server with further arguments; `user` stands before the host in its address.
     ///
     /// # Panics
     /// When it does not start.
     #[must_use]
     pub fn with(user: &str, arguments: &[&str]) -> Self {
-        let mut redis = Self {
+        Self::unstarted(user, arguments).started()
+    }
+
+    fn unstarted(user: &str, arguments: &[&str]) -> Self {
+        Self {
             folder: tempfile::Builder::new()
                 .prefix("agenticore-redis-")
                 .tempdir()
@@ -78,15 +131,19 @@ impl Redis {
             port: 0,
             child: None,
             user: user.to_owned(),
-        };
-        // Another process can take the port before Redis has it; then another one is tried.
+            tls: false,
+        }
+    }
+
+    /// Another process can take the port before Redis has it; then another one is tried.
+    fn started(mut self) -> Self {
         for _ in 0..20 {
-            redis.port = free_port();
-            if redis.boot() {
-                return redis;
+            self.port = free_port();
+            if self.boot() {
+                return self;
             }
         }
-        panic!("redis-server does not start with {arguments:?}");
+        panic!("redis-server does not start with {:?}", self.arguments);
     }
 
     /// Starts it; false: it ended at once.
@@ -96,26 +153,50 @@ impl Redis {
         let child = Command::new("redis-server")
             .args(["--bind", "127.0.0.1", "--save", "", "--dir"])
             .arg(&data)
-            .args(["--port", &self.port.to_string()])
+            .args(self.listening())
             .args(&self.arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
             .expect("redis-server starts");
-        let child = self.child.insert(child);
+        self.child = Some(child);
         let deadline = Instant::now() + PATIENCE;
         loop {
+            let child = self.child.as_mut().expect("it was started");
             if child.try_wait().expect("it can be waited for").is_some() {
                 self.child = None;
                 return false;
             }
-            if ping(&url_of(&self.user, self.port)) {
+            let answers = |mut connection: redis::Connection| connection.check_connection();
+            if self.connect().is_ok_and(answers) {
                 return true;
             }
             assert!(Instant::now() < deadline, "redis-server does not answer");
             std::thread::sleep(std::time::Duration::from_millis(10));
         }
+    }
+
+    fn listening(&self) -> Vec<String> {
+        let port = self.port.to_string();
+        let words = match self.tls {
+            true => vec!["--port", "0", "--tls-port", &port],
+            false => vec!["--port", &port],
+        };
+        words.into_iter().map(str::to_owned).collect()
+    }
+
+    fn connect(&self) -> redis::RedisResult<redis::Connection> {
+        let client = if self.tls {
+            let certificates = redis::TlsCertificates {
+                client_tls: None,
+                root_cert: std::fs::read(self.ca()).ok(),
+            };
+            redis::Client::build_with_tls(self.url(), certificates)?
+        } else {
+            redis::Client::open(self.url())?
+        };
+        client.get_connection_with_timeout(std::time::Duration::from_secs(2))
     }
 
     /// Its port.
@@ -139,7 +220,8 @@ impl Redis {
     /// Its address by way of another port, such as a [`crate::Proxy`]'s.
     #[must_use]
     pub fn url_at(&self, port: u16) -> String {
-        url_of(&self.user, port)
+        let scheme = if self.tls { "rediss" } else { "redis" };
+        format!("{scheme}://{}127.0.0.1:{port}/0", self.user)
     }
 
     /// Kills it as a power cut would.
@@ -193,9 +275,7 @@ impl Redis {
     /// # Panics
     /// When there is no such answer.
     pub fn ask<T: redis::FromRedisValue>(&self, words: &[&str]) -> T {
-        let mut connection = redis::Client::open(self.url())
-            .and_then(|client| client.get_connection())
-            .expect("Redis is there");
+        let mut connection = self.connect().expect("Redis is there");
         let (name, rest) = words.split_first().expect("a command");
         let mut command = redis::cmd(name);
         for word in rest {
@@ -211,16 +291,6 @@ impl Drop for Redis {
     fn drop(&mut self) {
         self.kill();
     }
-}
-
-fn url_of(user: &str, port: u16) -> String {
-    format!("redis://{user}127.0.0.1:{port}/0")
-}
-
-fn ping(url: &str) -> bool {
-    redis::Client::open(url)
-        .and_then(|client| client.get_connection_with_timeout(std::time::Duration::from_secs(2)))
-        .is_ok_and(|mut connection| connection.check_connection())
 }
 
 /// A port that nobody listens on, and that no connection of another process is given: those come from higher numbers.

@@ -18,6 +18,7 @@ mod drain;
 mod events;
 mod failures;
 mod fleet;
+mod fleet_redis;
 mod hook_plugins;
 mod housekeeping;
 mod http_surface;
