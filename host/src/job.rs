@@ -14,6 +14,7 @@ mod record;
 mod request;
 mod run;
 mod state;
+mod status;
 mod trace;
 
 pub use delivery::{PullRequest, PullRequestState, Verdict, Wishes};
@@ -22,10 +23,11 @@ pub use ids::{Fence, InvalidName, JobId, PodName, ProfileName, SessionId};
 pub use origin::{Idempotency, InvalidKey, Origin};
 pub use outcome::{Failure, FailureClass, Outcome};
 pub use plugins::{Admitted, Denial, FileUse, HookUse, PluginPlace, PluginUse};
-pub use record::{Record, Status};
+pub use record::Record;
 pub use request::{BadRequest, Mode, Request, RequestBody, RequestPolicy};
 pub use run::{Run, Transcript, Usage};
 pub use state::{IllegalTransition, Requeue, State, Transition};
+pub use status::Status;
 pub use trace::{InvalidTraceparent, TraceContext};
 
 use jiff::Timestamp;

@@ -10,106 +10,12 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Admitted, Failure, Fence, HookUse, Idempotency, Job, Mode, Origin, Outcome, PluginUse,
-    PullRequest, Request, Run, State, TraceContext, Transcript, Usage, Verdict, Wishes,
+    PullRequest, Request, Run, State, Status, TraceContext, Transcript, Usage, Verdict, Wishes,
 };
 use crate::git::{BaseRef, RepoUrl};
 
-/// The status words of the record.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Status {
-    /// It waits for a pod.
-    Queued,
-    /// A pod runs it.
-    Running,
-    /// It ended well.
-    Succeeded,
-    /// It failed.
-    Failed,
-    /// Somebody cancelled it.
-    Cancelled,
-    /// It waited too long.
-    Expired,
-}
-
-impl Status {
-    /// Every status.
-    pub const ALL: [Self; 6] = [
-        Self::Queued,
-        Self::Running,
-        Self::Succeeded,
-        Self::Failed,
-        Self::Cancelled,
-        Self::Expired,
-    ];
-
-    /// The word for it.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Queued => "queued",
-            Self::Running => "running",
-            Self::Succeeded => "succeeded",
-            Self::Failed => "failed",
-            Self::Cancelled => "cancelled",
-            Self::Expired => "expired",
-        }
-    }
-
-    /// Whether the job is over.
-    #[must_use]
-    pub fn is_ended(self) -> bool {
-        !matches!(self, Self::Queued | Self::Running)
-    }
-}
-
-impl std::fmt::Display for Status {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.pad(self.as_str())
-    }
-}
-
-impl std::str::FromStr for Status {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        Self::ALL
-            .into_iter()
-            .find(|s| s.as_str() == text)
-            .ok_or_else(|| {
-                let known = Self::ALL.map(Self::as_str).join(", ");
-                format!("unknown status {text:?}; known are: {known}")
-            })
-    }
-}
-
-impl From<&State> for Status {
-    fn from(state: &State) -> Self {
-        match state {
-            State::Queued { .. } => Self::Queued,
-            State::Running { .. } => Self::Running,
-            State::Ended {
-                outcome: Outcome::Succeeded,
-                ..
-            } => Self::Succeeded,
-            State::Ended {
-                outcome: Outcome::Failed(_),
-                ..
-            } => Self::Failed,
-            State::Ended {
-                outcome: Outcome::Cancelled,
-                ..
-            } => Self::Cancelled,
-            State::Ended {
-                outcome: Outcome::Expired,
-                ..
-            } => Self::Expired,
-        }
-    }
-}
-
 /// The record. Times are ISO 8601 in UTC; sizes are bytes; costs are dollars.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Record {
     /// The job's id.
@@ -143,6 +49,7 @@ pub struct Record {
     /// When it ended.
     pub ended_at: Option<Timestamp>,
     /// How long it is kept after its end.
+    #[serde(default = "one_day")]
     pub ttl_seconds: u64,
     /// The agent's process, while it runs.
     pub pid: Option<u32>,
@@ -228,65 +135,9 @@ pub struct Record {
     pub trace_state: Option<String>,
 }
 
-impl Default for Record {
-    fn default() -> Self {
-        Self {
-            id: String::new(),
-            repo_url: String::new(),
-            base_ref: String::new(),
-            task: String::new(),
-            profile: String::new(),
-            status: Status::Queued,
-            mode: Mode::FireAndForget,
-            exit_code: None,
-            session_id: None,
-            pr_url: None,
-            output: None,
-            error: None,
-            created_at: None,
-            started_at: None,
-            ended_at: None,
-            ttl_seconds: 86_400,
-            pid: None,
-            pod_name: String::new(),
-            worktree_path: None,
-            job_config_dir: None,
-            version: 0,
-            pod_life: None,
-            attempt: 0,
-            interruptions: 0,
-            queued_at: None,
-            cancel_requested_at: None,
-            fence: None,
-            failure: None,
-            resumed_session_id: None,
-            transcript: None,
-            pull_request: None,
-            verdict: None,
-            wishes: None,
-            branch: None,
-            base_commit: None,
-            message: None,
-            output_cut: 0,
-            model: None,
-            usage: Usage::default(),
-            cost_usd: 0.0,
-            num_turns: 0,
-            agent_seconds: 0.0,
-            tool_calls: 0,
-            retries: 0,
-            permission_denials: Vec::new(),
-            admitted: Vec::new(),
-            plugin: None,
-            hooks: Vec::new(),
-            annotations: BTreeMap::new(),
-            warnings: Vec::new(),
-            idempotency: None,
-            retry_of: None,
-            trace_parent: None,
-            trace_state: None,
-        }
-    }
+/// What a record of an older version that does not say it meant.
+fn one_day() -> u64 {
+    86_400
 }
 
 impl From<&Job> for Record {

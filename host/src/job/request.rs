@@ -42,10 +42,11 @@ pub struct RequestPolicy {
 }
 
 /// Whether the submitter waits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Mode {
     /// The answer comes at once.
+    #[default]
     FireAndForget,
     /// The answer comes with the job's end.
     Sync,

@@ -1,55 +1,33 @@
 //! **agent run**: starts the agent, streams its output through the plugin, holds its deadline and budget, and stops it when told to.
 
 mod budget;
+mod environment;
+mod reading;
+mod stop;
 
-use std::collections::BTreeMap;
-use std::ffi::OsString;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
+use self::reading::{Learnt, Reading, for_plugin};
+use self::stop::{Limits, Stopped, control};
 use super::materialize::{Launch, plugin_failed};
 use super::reporter::persist;
 use super::{Attempt, Halt, Interrupt};
 use crate::git::Git;
 use crate::job::{
-    AgentEvent, EventBody, Failure, FailureClass, LogStream, Run, Stage, StageState, Usage, Verdict,
+    AgentEvent, EventBody, Failure, FailureClass, LogStream, Run, Stage, StageState, Verdict,
 };
-use crate::plugin::types::{
-    Budget, Conclusion, Ending, Exit, Fact, FailureClass as PluginClass, Line, OutputStream,
-    StopPlan,
-};
-use crate::plugin::{AgentRun, PluginError, ResolvedEnv, ResolvedPlan, RunRequest};
-use crate::process::{
-    Child, Ended, HeadTail, JobMarker, LineLimits, Output, Signal, Spawn, Stream,
-};
+use crate::plugin::types::{Conclusion, Ending, Exit, Fact, FailureClass as PluginClass, Line};
+use crate::plugin::{AgentRun, PluginError, ResolvedPlan, RunRequest};
+use crate::process::{Ended, HeadTail, JobMarker, LineLimits, Output, Spawn};
 use crate::telemetry::trace;
 
 /// Bytes of output kept on the record, half from the beginning and half from the end.
 const OUTPUT_BYTES: usize = 50 * 1000;
 /// Bytes of what the agent said at its end kept on the record.
 const MESSAGE_BYTES: usize = 20_000;
-/// Bytes of standard error that the plugin sees at the end.
-const STDERR_BYTES: usize = 8 * 1024;
-/// How long an agent that is told to end may take before it is killed.
-const TERMINATE_GRACE: Duration = Duration::from_secs(5);
-/// How long an agent may take to reach its next tool boundary when it is asked to stop there.
-const GENTLE_GRACE: Duration = Duration::from_secs(15);
-/// Denials kept on the record.
-const MAX_DENIALS: usize = 100;
-
-/// Why the agent was stopped.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stopped {
-    By(Interrupt),
-    /// Handed off, and the agent did not come to a tool boundary in time: it was terminated in the middle of something, and what
-    /// it concludes from that is not to be trusted.
-    CutOff,
-    TimeLimit,
-    Budget,
-}
 
 impl Attempt<'_> {
     pub(super) async fn agent_run(&mut self, launch: Launch) -> Result<Verdict, Halt> {
@@ -169,7 +147,7 @@ impl Attempt<'_> {
     }
 
     fn spawn(&self, launch: &Launch, resolved: &ResolvedPlan) -> Result<Spawn, Failure> {
-        let mut env = base_environment(&launch.places.temp_dir);
+        let mut env = environment::base(&launch.places.temp_dir);
         env.insert("AGENTICORE_JOB_ID".into(), self.job.id.to_string().into());
         env.insert(
             "AGENTICORE_ATTEMPT".into(),
@@ -182,7 +160,7 @@ impl Attempt<'_> {
         let trace = trace::for_agent(&self.job, pod, otel).into_iter();
         env.extend(trace.map(|(name, value)| (name.into(), value.into())));
         for (name, value) in &resolved.env {
-            if let Some(value) = environment_value(value)? {
+            if let Some(value) = environment::value(value)? {
                 env.insert(name.into(), value);
             }
         }
@@ -351,254 +329,6 @@ impl Attempt<'_> {
     }
 }
 
-/// When an agent that nobody interrupts is stopped all the same.
-struct Limits<'a> {
-    time: Duration,
-    /// Cancelled when the job has spent more than its budget.
-    over_budget: &'a CancellationToken,
-}
-
-/// Waits for the child's end, and brings it about when told to.
-async fn control(
-    child: &mut Child,
-    interrupts: &super::Interrupts,
-    limits: Limits<'_>,
-    stop: &StopPlan,
-    stop_file: Option<PathBuf>,
-) -> (Ended, Option<Stopped>) {
-    let why = tokio::select! {
-        biased;
-        ended = child.wait() => return (ended, None),
-        why = interrupts.next() => Stopped::By(why),
-        () = tokio::time::sleep(limits.time) => Stopped::TimeLimit,
-        () = limits.over_budget.cancelled() => Stopped::Budget,
-    };
-    match why {
-        Stopped::By(Interrupt::Lost) => (child.kill_tree().await, Some(why)),
-        Stopped::By(Interrupt::HandOff) => match stop_gently(child, stop, stop_file).await {
-            Some(ended) => (ended, Some(why)),
-            None => (terminate(child).await, Some(Stopped::CutOff)),
-        },
-        Stopped::Budget => match stop_gently(child, stop, stop_file).await {
-            Some(ended) => (ended, Some(why)),
-            None => (terminate(child).await, Some(why)),
-        },
-        _ => (terminate(child).await, Some(why)),
-    }
-}
-
-/// Lets the agent come to its next tool boundary; none: it did not, or cannot be asked to.
-async fn stop_gently(
-    child: &mut Child,
-    stop: &StopPlan,
-    stop_file: Option<PathBuf>,
-) -> Option<Ended> {
-    let asked = match (stop, stop_file) {
-        (StopPlan::CreateFile(_), Some(path)) => tokio::fs::write(&path, b"").await,
-        (StopPlan::Interrupt, _) => child.stop(Signal::Interrupt),
-        _ => return None,
-    };
-    if let Err(error) = asked {
-        tracing::warn!(%error, "the agent cannot be asked to stop; it is terminated");
-        return None;
-    }
-    tokio::time::timeout(GENTLE_GRACE, child.wait()).await.ok()
-}
-
-async fn terminate(child: &mut Child) -> Ended {
-    if let Err(error) = child.stop(Signal::Terminate) {
-        tracing::warn!(%error, "the agent cannot be signalled; it is killed");
-        return child.kill_tree().await;
-    }
-    match tokio::time::timeout(TERMINATE_GRACE, child.wait()).await {
-        Ok(ended) => ended,
-        Err(_) => child.kill_tree().await,
-    }
-}
-
-/// What has been read of one process.
-struct Reading {
-    /// The plugin's instance, or why it is gone.
-    reader: Result<AgentRun, PluginError>,
-    stdout: HeadTail,
-    stderr: HeadTail,
-    /// The job's numbers with those of this process.
-    run: Run,
-    /// The job's numbers before this process.
-    before: Numbers,
-    budget: Budget,
-    over_budget: CancellationToken,
-}
-
-#[derive(Clone, Copy)]
-struct Numbers {
-    usage: Usage,
-    cost_usd: f64,
-    turns: u32,
-}
-
-enum Learnt {
-    Text(String),
-    Event(AgentEvent),
-    Numbers,
-}
-
-impl Reading {
-    fn new(reader: AgentRun, run: Run, budget: Budget, over_budget: CancellationToken) -> Self {
-        Self {
-            reader: Ok(reader),
-            stdout: HeadTail::new(OUTPUT_BYTES / 2, OUTPUT_BYTES / 2),
-            stderr: HeadTail::tail(STDERR_BYTES),
-            before: Numbers {
-                usage: run.usage,
-                cost_usd: run.cost_usd,
-                turns: run.turns,
-            },
-            run,
-            budget,
-            over_budget,
-        }
-    }
-
-    /// For the facts of the conclusion, which come when the reader is used up.
-    fn after(reading: &Self) -> Self {
-        Self {
-            reader: Err(PluginError::new(
-                crate::plugin::Code::Ended,
-                "the run has been judged",
-            )),
-            stdout: HeadTail::tail(0),
-            stderr: HeadTail::tail(0),
-            run: reading.run.clone(),
-            before: reading.before,
-            budget: reading.budget,
-            over_budget: reading.over_budget.clone(),
-        }
-    }
-
-    fn keep(&mut self, lines: &[Line]) {
-        for line in lines {
-            match line.stream {
-                OutputStream::Stdout => self.stdout.push_line(&line.text),
-                OutputStream::Stderr => self.stderr.push_line(&line.text),
-            }
-        }
-    }
-
-    /// The facts in the lines; none once the plugin has failed.
-    async fn observe(&mut self, lines: &[Line]) -> Option<Vec<Fact>> {
-        match self.reader.as_mut().ok()?.observe(lines).await {
-            Ok(facts) => Some(facts),
-            Err(error) => {
-                tracing::warn!(%error, "the plugin cannot read the agent's output any more");
-                self.reader = Err(error);
-                None
-            }
-        }
-    }
-
-    fn learn(&mut self, fact: Fact) -> Learnt {
-        let run = &mut self.run;
-        match fact {
-            Fact::Text(text) => return Learnt::Text(text),
-            Fact::Usage(usage) => {
-                run.usage = self.before.usage
-                    + Usage {
-                        input_tokens: usage.input_tokens,
-                        output_tokens: usage.output_tokens,
-                        cache_read_tokens: usage.cache_read_tokens,
-                        cache_write_tokens: usage.cache_write_tokens,
-                    };
-            }
-            Fact::CostUsd(cost) if cost.is_finite() && cost >= 0.0 => {
-                run.cost_usd = self.before.cost_usd + cost
-            }
-            Fact::CostUsd(_) => {}
-            Fact::Turns(turns) => run.turns = self.before.turns.saturating_add(turns),
-            other => return Learnt::Event(noted(other, run)),
-        }
-        if budget::is_exceeded(&self.budget, run) {
-            self.over_budget.cancel();
-        }
-        Learnt::Numbers
-    }
-}
-
-/// The event for a fact, and its place on the record.
-fn noted(fact: Fact, run: &mut Run) -> AgentEvent {
-    match fact {
-        Fact::Session(id) => {
-            run.session_id = id.parse().ok().or_else(|| run.session_id.clone());
-            AgentEvent::Session { id }
-        }
-        Fact::Model(model) => {
-            run.model = Some(model.clone());
-            AgentEvent::Model { model }
-        }
-        Fact::ToolCall(call) => {
-            run.tool_calls += 1;
-            AgentEvent::ToolCall {
-                id: call.id,
-                name: call.name,
-                summary: call.summary,
-            }
-        }
-        Fact::ToolResult(r) => AgentEvent::ToolResult {
-            id: r.id,
-            is_error: r.is_error,
-            summary: r.summary,
-        },
-        Fact::Retry(retry) => {
-            run.retries += 1;
-            AgentEvent::Retry {
-                attempt: retry.attempt,
-                max_attempts: retry.max_attempts,
-                delay_ms: retry.delay_ms,
-                reason: retry.reason,
-            }
-        }
-        Fact::Denial(denial) => {
-            if run.denials.len() < MAX_DENIALS {
-                run.denials
-                    .push(format!("{}: {}", denial.tool, denial.summary));
-            }
-            AgentEvent::Denial {
-                tool: denial.tool,
-                summary: denial.summary,
-            }
-        }
-        Fact::Other(other) => {
-            let value =
-                serde_json::from_str(&other.json).unwrap_or(serde_json::Value::String(other.json));
-            AgentEvent::Other {
-                name: other.name,
-                value,
-            }
-        }
-        // Handled by the caller.
-        Fact::Text(text) => AgentEvent::Other {
-            name: "text".into(),
-            value: text.into(),
-        },
-        Fact::Usage(_) | Fact::CostUsd(_) | Fact::Turns(_) => AgentEvent::Other {
-            name: "number".into(),
-            value: serde_json::Value::Null,
-        },
-    }
-}
-
-fn for_plugin(line: crate::process::Line) -> Line {
-    let stream = match line.stream {
-        Stream::Stdout => OutputStream::Stdout,
-        Stream::Stderr => OutputStream::Stderr,
-    };
-    Line {
-        stream,
-        text: line.text,
-        truncated: line.truncated,
-    }
-}
-
 fn judged(ending: Ending) -> Result<(), Failure> {
     match ending {
         Ending::Succeeded => Ok(()),
@@ -655,75 +385,4 @@ fn spawn_failed(error: crate::process::SpawnError) -> Failure {
         error.to_string(),
         "install the agent's program on the server, or name its path in the configuration; then submit the job again",
     )
-}
-
-/// What every agent gets from the host's environment, and nothing else.
-fn base_environment(temp_dir: &std::path::Path) -> BTreeMap<OsString, OsString> {
-    let mut env: BTreeMap<OsString, OsString> = ["PATH", "HOME", "LANG", "USER", "LC_ALL", "TZ"]
-        .into_iter()
-        .filter_map(|name| Some((name.into(), std::env::var_os(name)?)))
-        .collect();
-    env.entry("PATH".into())
-        .or_insert_with(|| "/usr/local/bin:/usr/bin:/bin".into());
-    env.insert("TMPDIR".into(), temp_dir.into());
-    env
-}
-
-fn environment_value(value: &ResolvedEnv) -> Result<Option<OsString>, Failure> {
-    match value {
-        ResolvedEnv::Value(value) => Ok(Some(value.clone())),
-        ResolvedEnv::OptionalSecret(name) => Ok(std::env::var_os(name)),
-        ResolvedEnv::Secret(name) => match std::env::var_os(name) {
-            Some(value) => Ok(Some(value)),
-            None => Err(Failure::new(
-                FailureClass::Host,
-                format!("the secret {name} does not exist on the server"),
-                format!("set the variable {name} in the server's environment"),
-            )),
-        },
-        ResolvedEnv::Inherit(name) if is_secret(name) => Err(Failure::new(
-            FailureClass::Plugin,
-            format!("the plugin wants to inherit the variable {name}, which looks like a secret"),
-            "the plugin's author must ask for it as a secret, which the profile can grant by name",
-        )),
-        ResolvedEnv::Inherit(name) => Ok(std::env::var_os(name)),
-    }
-}
-
-/// Whether a variable must be asked for as a secret, under a grant that names it.
-fn is_secret(name: &str) -> bool {
-    const WORDS: [&str; 6] = [
-        "KEY",
-        "TOKEN",
-        "SECRET",
-        "PASSWORD",
-        "PASSWD",
-        "CREDENTIALS",
-    ];
-    let name = name.to_ascii_uppercase();
-    let own = crate::config::SETTINGS
-        .iter()
-        .any(|s| s.secret && s.env == name);
-    own || name.starts_with("AGENTICORE_") || name.split('_').any(|word| WORDS.contains(&word))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn secrets_are_not_inherited() {
-        for name in [
-            "AWS_SECRET_ACCESS_KEY",
-            "GITHUB_TOKEN",
-            "db_password",
-            "AGENTICORE_API_KEYS",
-            "REDIS_URL",
-        ] {
-            assert!(is_secret(name), "{name}");
-        }
-        for name in ["HTTP_PROXY", "MAX_OUTPUT_TOKENS", "EDITOR"] {
-            assert!(!is_secret(name), "{name}");
-        }
-    }
 }

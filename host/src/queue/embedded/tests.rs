@@ -3,6 +3,7 @@
 use std::fs;
 
 use super::*;
+use crate::job::Status;
 use crate::queue::suite::{self, all_events, assert_whole, job, keyed, log, pod};
 
 #[tokio::test(flavor = "multi_thread")]

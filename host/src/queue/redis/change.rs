@@ -4,9 +4,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::scripts::{Kind, NewRecord, Outstanding, Place};
-use crate::job::{
-    Event, EventBody, Fence, Job, Outcome, Record, Requeue, Run, State, Status, Transition,
-};
+use crate::job::{Event, EventBody, Fence, Job, Outcome, Record, Requeue, Run, State, Transition};
 use crate::queue::{QueueError, end_event, status_event};
 use crate::telemetry;
 
@@ -181,7 +179,7 @@ pub(super) fn stored(job: &Job, record: &Record) -> Result<NewRecord, QueueError
     };
     Ok(NewRecord {
         json,
-        status: status_word(record.status),
+        status: record.status.as_str(),
         due: from.map(due),
         expires: job
             .state
@@ -190,18 +188,6 @@ pub(super) fn stored(job: &Job, record: &Record) -> Result<NewRecord, QueueError
         session: record.session_id.clone(),
         fence: job.state.fence().map(|fence| fence.0),
     })
-}
-
-/// The word for a status, which scripts compare and do not interpret.
-pub(super) fn status_word(status: Status) -> &'static str {
-    match status {
-        Status::Queued => "queued",
-        Status::Running => "running",
-        Status::Succeeded => "succeeded",
-        Status::Failed => "failed",
-        Status::Cancelled => "cancelled",
-        Status::Expired => "expired",
-    }
 }
 
 const HEAD: &str = r#"{"seq":0,"#;
