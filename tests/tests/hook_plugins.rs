@@ -41,6 +41,10 @@ fn everywhere(component: &str, config: Value) -> Value {
     json!({"component": component, "on": ["pre-job", "post-job"], "config": config})
 }
 
+fn redact(config: Value) -> Value {
+    json!({"component": "redact", "on": ["pre-job", "redact", "post-job"], "config": config})
+}
+
 fn annotation<'a>(record: &'a Value, key: &str) -> &'a str {
     text(field(record, "annotations"), key)
 }
@@ -107,15 +111,13 @@ async fn policy_rejects_with_a_reason_and_bounds_what_a_job_may_do() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn redact_keeps_what_the_agent_printed_out_of_the_pull_request() {
+async fn redact_keeps_what_the_agent_printed_out_of_the_record_and_the_pull_request() {
     let (github, builder) = github().await;
-    let builder = hooked(
-        builder,
-        "redacted",
-        &json!([everywhere("redact", json!({}))]),
-    );
+    let builder = hooked(builder, "redacted", &json!([redact(json!({}))]));
+    let unlisted = json!([everywhere("redact", json!({}))]);
+    let builder = hooked(builder, "unlisted", &unlisted);
     let strict = json!({"reject_tasks": true, "on_secret": "veto"});
-    let world = hooked(builder, "strict", &json!([everywhere("redact", strict)])).start();
+    let world = hooked(builder, "strict", &json!([redact(strict)])).start();
     // The task is in parts, so that the words of the job hold the secret and its own text does not.
     let leak = format!("{COMMIT}; echo \"AKIA\"\"ABCDEFGHIJKLMNOP\" is the key");
     let id = world.submit_body(&job(&github, "redacted", &leak)).await;
@@ -128,9 +130,17 @@ async fn redact_keeps_what_the_agent_printed_out_of_the_pull_request() {
     let [pull] = github.pulls().try_into().expect("one pull request");
     let body = text(&pull, "body");
     assert!(
-        body.contains("[redacted aws-access-key] is the key") && !body.contains("AKIA"),
+        body.contains("[redacted aws-access-key] is the key") && !body.contains("AKIAABC"),
         "{body}"
     );
+    let output = text(&record, "output");
+    assert!(
+        output.contains("[redacted aws-access-key]") && !output.contains("AKIAABC"),
+        "{output}"
+    );
+    let id = world.submit_body(&job(&github, "unlisted", &leak)).await;
+    let record = world.ended(&id).await;
+    assert!(reason(&record).contains("`redact` in `on`"), "{record}");
 
     let id = world
         .submit_body(&job(&github, "redacted", &format!("{COMMIT}; echo clean")))

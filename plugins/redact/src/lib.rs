@@ -1,23 +1,21 @@
-//! The `redact` hook: keeps secrets that an agent printed out of the pull request.
+//! The `redact` hook: keeps secrets that an agent printed out of the record and the pull request.
 //!
-//! After a job it looks through the stored output and the task. Where it finds something that looks like a secret, the pull request
-//! gets a body of its own, with each one replaced by `[redacted KIND]`, or is not opened at all; the job's record gets the number of
-//! each kind. Without a finding nothing changes. A hook cannot change the stored output itself; the server already keeps the values of the
-//! secrets that it knows out of it.
+//! Before the words of a job are kept or published, each thing in them that looks like a secret becomes `[redacted KIND]`. Before the
+//! agent starts a task that holds one may be rejected; after its end the record gets the number of each kind, and the pull request may be
+//! held back. The server itself already keeps the values of the secrets that it knows out of everything.
 
 mod secrets;
 
-use agenticore_plugin::{Hooks, Job, PlanView, Review, RunResult, Verdict, export_hooks};
+use agenticore_plugin::{
+    Hooks, Job, Passage, PlanView, Redact, Review, RunResult, Verdict, export_hooks, export_redact,
+};
 use serde::Deserialize;
 
-use secrets::{Finder, Found};
-
-/// Letters of a title.
-const TITLE: usize = 72;
+use secrets::{Finder, Kinds};
 
 /// The hook.
 #[derive(Debug)]
-pub struct Redact;
+pub struct Plugin(Finder);
 
 /// The hook's `config` in `profile.yml`.
 #[derive(Debug, Default, Deserialize)]
@@ -42,14 +40,27 @@ pub(crate) struct Pattern {
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 enum OnSecret {
-    /// Open it with the secrets taken out.
+    /// Open it, without them.
     #[default]
     Amend,
     /// Do not open it.
     Veto,
 }
 
-impl Hooks for Redact {
+impl Redact for Plugin {
+    type Config = Config;
+
+    fn new(_: &Job, config: Config) -> Result<Self, String> {
+        Finder::new(&config.patterns).map(Self)
+    }
+
+    fn clean(&self, passage: &Passage) -> Option<String> {
+        let found = self.0.clean(&passage.text);
+        found.kinds.any().then_some(found.text)
+    }
+}
+
+impl Hooks for Plugin {
     type Config = Config;
 
     fn pre_job(job: &Job, config: Config, _: &PlanView) -> Verdict {
@@ -57,7 +68,7 @@ impl Hooks for Redact {
             Ok(finder) => finder,
             Err(problem) => return Verdict::Reject(problem),
         };
-        let found = finder.clean(&job.task);
+        let found = finder.clean(&job.task).kinds;
         if config.reject_tasks && found.any() {
             return Verdict::Reject(format!(
                 "the task holds what looks like a secret ({}); tasks are stored and shown, so take it out, replace the secret where it is \
@@ -73,54 +84,35 @@ impl Hooks for Redact {
             Ok(finder) => finder,
             Err(problem) => return Review::keep().veto(problem),
         };
-        let (output, task) = (finder.clean(&run.output), finder.clean(&job.task));
-        if !output.any() && !task.any() {
+        let (left, task) = (finder.clean(&run.output).kinds, finder.clean(&job.task));
+        let found = Kinds::marked(&run.output).and(&left).and(&task.kinds);
+        if !found.any() {
             return Review::keep();
         }
-        let summary = output.and(&task);
-        let review = Review::keep().with("redacted", summary.clone());
+        let review = Review::keep().with("redacted", found.summary());
+        if left.any() {
+            return review.veto(format!(
+                "the job's words hold what looks like a secret ({}), and nothing took it out: the profile must list this hook with `redact` in `on`",
+                left.summary()
+            ));
+        }
         match config.on_secret {
             OnSecret::Veto => review.veto(format!(
-                "the job's words hold what looks like a secret: {summary}"
+                "the job's words held what looks like a secret: {}",
+                found.summary()
             )),
-            OnSecret::Amend => {
-                let title = task.any().then(|| title(&task.text));
-                review.amend(title, Some(body(job, run, &output, &summary)))
-            }
+            OnSecret::Amend => review,
         }
     }
 }
 
-/// The first line of a task, as a pull request is called.
-fn title(task: &str) -> String {
-    let line = task
-        .lines()
-        .find(|line| !line.trim().is_empty())
-        .unwrap_or_default();
-    line.trim().chars().take(TITLE).collect()
-}
-
-fn body(job: &Job, run: &RunResult, output: &Found, summary: &str) -> String {
-    format!(
-        "{}\n\n---\nJob {} with the profile `{}`: {} changed, ${:.2}, {} turns. Taken out of these words: {summary}.\n",
-        output.text.trim_end(),
-        job.id,
-        job.profile,
-        match run.changed_files.len() {
-            1 => "1 file".to_owned(),
-            files => format!("{files} files"),
-        },
-        run.cost_usd,
-        run.turns,
-    )
-}
-
-export_hooks!(Redact);
+export_hooks!(Plugin);
+export_redact!(Plugin);
 
 #[cfg(test)]
 #[expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
 mod tests {
-    use agenticore_plugin::{PullRequestVerdict, Usage};
+    use agenticore_plugin::{PassageKind, PullRequestVerdict, Usage};
     use serde_json::{Value, json};
 
     use super::*;
@@ -143,7 +135,7 @@ mod tests {
             turns: 1,
             changed_files: vec!["a".to_owned()],
         };
-        Redact::post_job(&job(task), serde_json::from_value(config).unwrap(), &run)
+        Plugin::post_job(&job(task), serde_json::from_value(config).unwrap(), &run)
     }
 
     fn job(task: &str) -> Job {
@@ -158,32 +150,50 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_secret_is_taken_out_of_the_body_and_counted() {
-        let review = review(json!({}), "fix it", &format!("pushed with {TOKEN}, done"));
-        let PullRequestVerdict::Amend(words) = &review.pull_request else {
-            panic!("{review:?}");
+    fn cleaned(config: Value, text: &str) -> Option<String> {
+        let config = serde_json::from_value(config).unwrap();
+        let passage = Passage {
+            kind: PassageKind::PullRequestTitle,
+            text: text.to_owned(),
         };
-        let body = words.body.clone().unwrap();
-        assert!(
-            body.contains("pushed with [redacted github-token], done") && !body.contains("ghp_"),
-            "{body}"
-        );
-        assert_eq!(words.title, None, "the task is clean");
+        Plugin::new(&job("fix it"), config).unwrap().clean(&passage)
+    }
+
+    fn redacted(review: &Review) -> &str {
         let annotation = review.annotations.first().unwrap();
-        assert_eq!(
-            (annotation.key.as_str(), annotation.value.as_str()),
-            ("redacted", "1 github-token")
+        assert_eq!(annotation.key, "redacted");
+        &annotation.value
+    }
+
+    #[test]
+    fn a_secret_is_taken_out_of_a_passage_and_counted_afterwards() {
+        let text = cleaned(json!({}), &format!("pushed with {TOKEN}, done")).unwrap();
+        assert_eq!(text, "pushed with [redacted github-token], done");
+        let seen = review(json!({}), "fix it", &text);
+        assert_eq!(redacted(&seen), "1 github-token");
+        assert_eq!(seen.pull_request, PullRequestVerdict::Keep);
+        let strict = review(json!({"on_secret": "veto"}), "fix it", &text);
+        assert!(
+            matches!(strict.pull_request, PullRequestVerdict::Veto(reason) if reason.contains("github-token"))
         );
     }
 
     #[test]
-    fn a_secret_of_the_task_is_taken_out_of_the_title_or_rejects_the_job() {
+    fn a_secret_that_nothing_took_out_holds_the_pull_request_back() {
+        let review = review(json!({}), "fix it", TOKEN);
+        assert!(
+            matches!(&review.pull_request, PullRequestVerdict::Veto(reason) if reason.contains("`redact` in `on`") && !reason.contains("ghp_")),
+            "{review:?}"
+        );
+    }
+
+    #[test]
+    fn a_secret_of_the_task_is_counted_or_rejects_the_job() {
         let task = format!("use {TOKEN}\nand push");
-        let PullRequestVerdict::Amend(words) = review(json!({}), &task, "done").pull_request else {
-            panic!("it is amended");
-        };
-        assert_eq!(words.title.unwrap(), "use [redacted github-token]");
+        assert_eq!(
+            redacted(&review(json!({}), &task, "done")),
+            "1 github-token"
+        );
         let plan = PlanView {
             program: String::new(),
             arguments: Vec::new(),
@@ -192,7 +202,7 @@ mod tests {
             time_limit: None,
         };
         let strict = serde_json::from_value(json!({"reject_tasks": true})).unwrap();
-        let Verdict::Reject(reason) = Redact::pre_job(&job(&task), strict, &plan) else {
+        let Verdict::Reject(reason) = Plugin::pre_job(&job(&task), strict, &plan) else {
             panic!("it is rejected");
         };
         assert!(
@@ -200,35 +210,35 @@ mod tests {
             "{reason}"
         );
         assert_eq!(
-            Redact::pre_job(&job(&task), Config::default(), &plan),
+            Plugin::pre_job(&job(&task), Config::default(), &plan),
             Verdict::Proceed
         );
     }
 
     #[test]
-    fn clean_words_are_left_alone_and_a_profile_can_ask_for_a_veto() {
-        assert_eq!(
-            review(json!({}), "fix it", "all done, see commit 3f5a9c"),
-            Review::keep()
-        );
-        let review = review(json!({"on_secret": "veto"}), "fix it", TOKEN);
-        assert!(
-            matches!(review.pull_request, PullRequestVerdict::Veto(reason) if reason.contains("github-token"))
-        );
+    fn clean_words_are_left_alone() {
+        let words = "all done, see commit 3f5a9c";
+        assert_eq!(cleaned(json!({}), words), None);
+        assert_eq!(review(json!({}), "fix it", words), Review::keep());
     }
 
     #[test]
     fn own_patterns_count_and_a_wrong_one_is_named() {
         let own = json!({"patterns": [{"name": "badge", "regex": "BADGE-[0-9]{4}"}]});
-        let found = review(own, "x", "BADGE-1234 and BADGE-9999");
-        assert_eq!(found.annotations.first().unwrap().value, "2 badge");
-        let wrong = review(
-            json!({"patterns": [{"name": "badge", "regex": "("}]}),
-            "x",
-            "x",
+        assert_eq!(
+            cleaned(own, "BADGE-1234 and BADGE-9999").unwrap(),
+            "[redacted badge] and [redacted badge]"
         );
+        let wrong = || json!({"patterns": [{"name": "badge", "regex": "("}]});
+        let reviewed = review(wrong(), "x", "x");
         assert!(
-            matches!(wrong.pull_request, PullRequestVerdict::Veto(reason) if reason.contains("`badge`"))
+            matches!(reviewed.pull_request, PullRequestVerdict::Veto(reason) if reason.contains("`badge`"))
+        );
+        let config = serde_json::from_value(wrong()).unwrap();
+        assert!(
+            Plugin::new(&job("x"), config)
+                .unwrap_err()
+                .contains("`badge`")
         );
     }
 }

@@ -44,12 +44,19 @@ pub(crate) struct Finder {
     kinds: Vec<(String, Regex)>,
 }
 
-/// A text without secrets, and how many of each kind there were.
+/// A text without secrets, and what was taken out of it.
 #[derive(Debug)]
 pub(crate) struct Found {
     pub(crate) text: String,
-    kinds: BTreeMap<String, usize>,
+    pub(crate) kinds: Kinds,
 }
+
+/// How many secrets of each kind there were.
+#[derive(Debug, Default)]
+pub(crate) struct Kinds(BTreeMap<String, usize>);
+
+/// What stands in the place of a secret: this, its kind, and `]`.
+const MARK: &str = "[redacted ";
 
 impl Finder {
     /// # Errors
@@ -74,7 +81,7 @@ impl Finder {
     pub(crate) fn clean(&self, text: &str) -> Found {
         let mut found = Found {
             text: text.to_owned(),
-            kinds: BTreeMap::new(),
+            kinds: Kinds::default(),
         };
         for (kind, regex) in &self.kinds {
             found.take_out(kind, regex);
@@ -91,45 +98,56 @@ impl Found {
                 continue;
             };
             // What an earlier kind took out is no secret.
-            if secret.as_str().contains("[redacted") {
+            if secret.as_str().contains(MARK) {
                 continue;
             }
             cleaned.push_str(self.text.get(kept_from..secret.start()).unwrap_or_default());
-            cleaned.push_str(&format!("[redacted {kind}]"));
+            cleaned.push_str(&format!("{MARK}{kind}]"));
             kept_from = secret.end();
             count += 1;
         }
         if count > 0 {
             cleaned.push_str(self.text.get(kept_from..).unwrap_or_default());
             self.text = cleaned;
-            *self.kinds.entry(kind.to_owned()).or_default() += count;
+            self.kinds.add(kind, count);
         }
+    }
+}
+
+impl Kinds {
+    /// What was taken out of a text before.
+    pub(crate) fn marked(text: &str) -> Self {
+        let mut kinds = Self::default();
+        for rest in text.split(MARK).skip(1) {
+            if let Some((kind, _)) = rest.split_once(']')
+                && !kind.contains(char::is_control)
+            {
+                kinds.add(kind, 1);
+            }
+        }
+        kinds
+    }
+
+    fn add(&mut self, kind: &str, count: usize) {
+        *self.0.entry(kind.to_owned()).or_default() += count;
     }
 
     pub(crate) fn any(&self) -> bool {
-        !self.kinds.is_empty()
+        !self.0.is_empty()
     }
 
     /// `2 github-token, 1 jwt`.
     pub(crate) fn summary(&self) -> String {
-        let parts = self
-            .kinds
-            .iter()
-            .map(|(kind, count)| format!("{count} {kind}"));
+        let parts = self.0.iter().map(|(kind, count)| format!("{count} {kind}"));
         parts.collect::<Vec<_>>().join(", ")
     }
 
-    /// The summary of two texts together.
-    pub(crate) fn and(&self, other: &Self) -> String {
-        let mut kinds = self.kinds.clone();
-        for (kind, count) in &other.kinds {
-            *kinds.entry(kind.clone()).or_default() += count;
+    /// Those of two texts together.
+    pub(crate) fn and(mut self, other: &Self) -> Self {
+        for (kind, count) in &other.0 {
+            self.add(kind, *count);
         }
-        let sum = Self {
-            text: String::new(),
-            kinds,
-        };
-        sum.summary()
+        self
     }
 }
 
@@ -173,7 +191,12 @@ mod tests {
         ] {
             let found = finder.clean(text);
             assert_eq!(found.text, expected);
-            assert!(found.any());
+            assert_eq!(
+                found.kinds.summary(),
+                Kinds::marked(&found.text).summary(),
+                "the marks tell the same"
+            );
+            assert!(found.kinds.any());
         }
     }
 
@@ -188,7 +211,7 @@ mod tests {
             "secret: see the vault",
         ] {
             let found = finder.clean(text);
-            assert!(!found.any(), "{text}: {}", found.summary());
+            assert!(!found.kinds.any(), "{text}: {}", found.kinds.summary());
         }
     }
 }

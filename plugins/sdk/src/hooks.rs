@@ -101,14 +101,14 @@ impl<H: Hooks> Guest for HookComponent<H> {
     }
 }
 
-fn parse<C: DeserializeOwned>(config: &str) -> Result<C, String> {
+pub(crate) fn parse<C: DeserializeOwned>(config: &str) -> Result<C, String> {
     serde_json::from_str(config).map_err(|error| {
         format!("the hook's `config` in profile.yml does not fit: {error}; this is for whoever keeps the profile")
     })
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     struct Strict;
@@ -127,7 +127,7 @@ mod tests {
         }
     }
 
-    fn job() -> Job {
+    pub(crate) fn job() -> Job {
         Job {
             id: String::new(),
             attempt: 1,

@@ -25,14 +25,17 @@
 //! ```
 //!
 //! The crate is a `cdylib`, built for `wasm32-wasip2`; tests run natively, because a hook is only functions. The contract itself is in
-//! `wit/`, which every item here comes from: [`Hooks`] and [`Profile`] take the configuration out of its JSON, and have defaults for
+//! `wit/`, which every item here comes from: [`Hooks`], [`Redact`] and [`Profile`] take the configuration out of its JSON, and have defaults for
 //! what a plugin does not care for.
 
+mod agent;
 mod bindings;
 mod hooks;
 mod log;
 mod profile;
+mod redact;
 
+pub use agent::{Environment, WHATEVER_IS_GRANTED, is_variable, one_line, one_of, schema};
 pub use bindings::hook_plugin::agenticore::plugin::types::{
     Argument, Budget, Conclusion, Content, Denial, Ending, EnvValue, EnvVar, Error, ErrorCode,
     Exit, Fact, Failure, FailureClass, FileEntry, FileMode, Job, LaunchPlan, Layer, LayerFile,
@@ -45,11 +48,12 @@ pub use hooks::{
 };
 pub use log::{debug, error, info, warn};
 pub use profile::{About, NoConfig, Plain, Profile, Request, Run, RunStart, Spent};
+pub use redact::{Passage, PassageKind, Redact};
 
 #[doc(hidden)]
 pub use {
-    bindings::hook_plugin, bindings::profile_plugin, hooks::HookComponent,
-    profile::ProfileComponent,
+    bindings::hook_plugin, bindings::profile_plugin, bindings::redact_plugin, hooks::HookComponent,
+    profile::ProfileComponent, redact::RedactComponent,
 };
 
 /// Makes a component of a type that implements [`Hooks`]. Natively, for tests, it does nothing.
@@ -72,6 +76,18 @@ macro_rules! export_profile {
         const _: () = {
             type Component = $crate::ProfileComponent<$plugin>;
             $crate::profile_plugin::export_component!(Component with_types_in $crate::profile_plugin);
+        };
+    };
+}
+
+/// Makes a component of a type that implements [`Redact`]; beside [`export_hooks`] it exports both. Natively, for tests, it does nothing.
+#[macro_export]
+macro_rules! export_redact {
+    ($plugin:ty) => {
+        #[cfg(target_family = "wasm")]
+        const _: () = {
+            type Component = $crate::RedactComponent<$plugin>;
+    $crate::redact_plugin::export_component!(Component with_types_in $crate::redact_plugin);
         };
     };
 }
