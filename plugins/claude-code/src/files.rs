@@ -9,9 +9,9 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
-use crate::bindings::types::{Content, Error, FileEntry, FileMode, Layer, LayerFile, Source};
+use crate::json;
 use crate::permissions::{BYPASS, INSTEAD};
-use crate::{invalid_profile, json};
+use agenticore_plugin::{Error, FileEntry, Layer, LayerFile};
 
 /// The files whose bytes this module reads.
 pub(crate) const READS: [&str; 3] = [SETTINGS_SOURCE, MCP_SOURCES[0], MCP_SOURCES[1]];
@@ -102,11 +102,7 @@ pub(crate) fn lay_out(layers: &[Layer], no_bypass: bool) -> Result<Files, Error>
 impl Files {
     /// Adds a file with these bytes.
     pub(crate) fn add(&mut self, path: &str, bytes: Vec<u8>) {
-        let entry = FileEntry {
-            path: path.to_owned(),
-            content: Content::Bytes(bytes),
-            mode: FileMode::Regular,
-        };
+        let entry = FileEntry::bytes(path, bytes);
         self.entries.insert(path.to_owned(), entry);
     }
 
@@ -124,34 +120,19 @@ impl Files {
             .iter()
             .any(|own| first.eq_ignore_ascii_case(own))
         {
-            return Err(invalid_profile(format!(
+            return Err(Error::profile(format!(
                 "{place}: `{first}` in the config directory is for the agent itself"
             )));
         }
-        let mode = if file.executable {
-            FileMode::Executable
-        } else {
-            FileMode::Regular
-        };
-        let content = Content::Copy(Source {
-            layer,
-            path: file.path.clone(),
-        });
-        self.entries.insert(
-            path.to_owned(),
-            FileEntry {
-                path: path.to_owned(),
-                content,
-                mode,
-            },
-        );
+        let entry = FileEntry::copy(path, layer, file);
+        self.entries.insert(path.to_owned(), entry);
         Ok(())
     }
 }
 
 fn read(place: &str, file: &LayerFile) -> Result<Map<String, Value>, Error> {
     let bytes = file.content.as_deref().unwrap_or_default();
-    json::object(bytes).map_err(|error| invalid_profile(format!("{place}: {error}")))
+    json::object(bytes).map_err(|error| Error::profile(format!("{place}: {error}")))
 }
 
 /// The agent ignores a settings file that it cannot make sense of, so what it would trip over is said here.
@@ -161,7 +142,7 @@ fn check_settings(
     notes: &mut Vec<String>,
 ) -> Result<(), Error> {
     let wrong = |key: &str, expected: &str, found: &Value| {
-        Err(invalid_profile(format!(
+        Err(Error::profile(format!(
             "{place}: `{key}` must be {expected}, but it is {}",
             json::kind(found)
         )))
@@ -238,7 +219,7 @@ fn check_servers(
     notes: &mut Vec<String>,
 ) -> Result<Map<String, Value>, Error> {
     let wrong = |key: &str, expected: &str| {
-        Err(invalid_profile(format!(
+        Err(Error::profile(format!(
             "{place}: `{key}` must be {expected}"
         )))
     };

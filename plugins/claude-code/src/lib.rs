@@ -5,7 +5,6 @@
 //! output and `outcome` judges its end. The facts about the command line that they rely on were measured with versions 2.1.100 and
 //! 2.1.197.
 
-mod bindings;
 mod files;
 mod json;
 mod operator;
@@ -20,12 +19,11 @@ mod summary;
 #[cfg(test)]
 mod tests;
 
-use std::cell::RefCell;
-
-use bindings::types::{Conclusion, Error, ErrorCode, Exit, Fact, LaunchPlan, Line};
-use bindings::{
-    AgentGuest, Description, GuestRun, MaterializeRequest, ProfileGuest, RunStart, host,
+use agenticore_plugin::{
+    About, Conclusion, Error, Exit, Fact, LaunchPlan, Line, Profile, Request, RunStart,
+    WHATEVER_IS_GRANTED, export_profile, warn,
 };
+use serde_json::Value;
 
 use crate::settings::Settings;
 use crate::stream::Reader;
@@ -34,77 +32,57 @@ use crate::stream::Reader;
 #[derive(Debug)]
 pub struct Plugin;
 
-impl ProfileGuest for Plugin {
-    fn describe() -> Description {
-        Description {
-            name: "claude-code".to_owned(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            summary: "Runs Claude Code through its command line.".to_owned(),
-            reads: files::READS.map(str::to_owned).to_vec(),
-            // It carries out whatever a profile says, so what it may do is for the profile's grants and the operator to bound.
-            requests: [
-                "program",
-                "settings",
-                "mcp",
-                "permissions",
-                "env",
-                "secrets",
-            ]
-            .map(|kind| format!("{kind}:*"))
-            .to_vec(),
-        }
+impl Profile for Plugin {
+    type Config = Value;
+    type Run = Run;
+    const ABOUT: About = About {
+        name: "claude-code",
+        version: env!("CARGO_PKG_VERSION"),
+        summary: "Runs Claude Code through its command line.",
+        reads: &files::READS,
+        requests: WHATEVER_IS_GRANTED,
+    };
+
+    fn config_schema() -> Value {
+        schema::config()
     }
 
-    fn config_schema() -> String {
-        schema::config().to_string()
-    }
-
-    fn materialize(request: MaterializeRequest) -> Result<LaunchPlan, Error> {
+    fn materialize(request: Request<Value>) -> Result<LaunchPlan, Error> {
         let (plan, notes) = plan::make(&request)?;
         for note in notes {
-            host::log(host::Level::Warn, &note);
+            warn(&note);
         }
         Ok(plan)
     }
 }
 
-impl AgentGuest for Plugin {
-    type Run = Run;
-}
+export_profile!(Plugin);
 
 /// One process of the agent.
 #[derive(Debug)]
 pub struct Run {
     settings: Settings,
-    reader: RefCell<Reader>,
+    reader: Reader,
 }
 
-impl GuestRun for Run {
-    fn new(start: RunStart) -> Self {
+impl agenticore_plugin::Run for Run {
+    fn start(start: RunStart) -> Self {
         // The same settings made the plan, so they can be read; a run is no place to refuse them.
         let settings = settings::of_run(&start.settings, &start.config).unwrap_or_else(|error| {
-            host::log(host::Level::Warn, &error.message);
+            warn(&error.message);
             Settings::default()
         });
         Self {
             settings,
-            reader: RefCell::default(),
+            reader: Reader::default(),
         }
     }
 
-    fn observe(&self, lines: Vec<Line>) -> Vec<Fact> {
-        self.reader.borrow_mut().read(&lines)
+    fn observe(&mut self, lines: Vec<Line>) -> Vec<Fact> {
+        self.reader.read(&lines)
     }
 
-    fn conclude(&self, exit: Exit) -> Conclusion {
-        outcome::conclude(&self.settings, self.reader.borrow().result(), &exit)
-    }
-}
-
-/// Something in the profile is wrong.
-fn invalid_profile(message: String) -> Error {
-    Error {
-        code: ErrorCode::InvalidProfile,
-        message,
+    fn conclude(&mut self, exit: Exit) -> Conclusion {
+        outcome::conclude(&self.settings, self.reader.result(), &exit)
     }
 }

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use crate::bindings::types::{Error, ErrorCode};
+use agenticore_plugin::Error;
+use serde_json::Value;
 
 /// The operator's settings. Keys that are not for this plugin are passed over.
 #[derive(Debug, Default, Deserialize)]
@@ -43,10 +44,11 @@ pub(crate) struct Otel {
 }
 
 impl Operator {
-    pub(crate) fn read(json: &str) -> Result<Self, Error> {
-        let mut operator: Self = serde_json::from_str(json).map_err(|error| Error {
-            code: ErrorCode::InvalidConfig,
-            message: format!("the operator's settings for claude-code are not valid: {error}"),
+    pub(crate) fn read(settings: &Value) -> Result<Self, Error> {
+        let mut operator = Self::deserialize(settings).map_err(|error| {
+            Error::config(format!(
+                "the operator's settings for claude-code are not valid: {error}"
+            ))
         })?;
         for text in [
             &mut operator.binary,
@@ -68,19 +70,21 @@ impl Operator {
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
     fn everything_is_optional_and_foreign_keys_are_passed_over() {
         let operator =
-            Operator::read(r#"{"binary": "", "something": {"else": 1}, "config_dir": null}"#)
+            Operator::read(&json!({"binary": "", "something": {"else": 1}, "config_dir": null}))
                 .unwrap();
         assert_eq!(
             (operator.binary, operator.config_dir, operator.timeout),
             (None, None, None)
         );
         assert!(
-            Operator::read(r#"{"timeout": "soon"}"#)
+            Operator::read(&json!({"timeout": "soon"}))
                 .unwrap_err()
                 .message
                 .contains("claude-code")
@@ -97,7 +101,9 @@ mod tests {
             ("{}", false),
         ] {
             assert_eq!(
-                Operator::read(json).unwrap().bypass_is_refused(),
+                Operator::read(&json.parse().unwrap())
+                    .unwrap()
+                    .bypass_is_refused(),
                 refused,
                 "{json}"
             );

@@ -4,10 +4,10 @@
 //! stopping hook leaves 0 with one. A run succeeded if it exited with 0 and its result is no error and reason for its end is that it
 //! was complete.
 
-use crate::bindings::types::{Conclusion, Ending, Exit, Failure, FailureClass};
-use crate::prompt::one_line;
 use crate::settings::Settings;
 use crate::stream::{ResultBody, RunResult};
+use agenticore_plugin::one_line;
+use agenticore_plugin::{Conclusion, Ending, Exit, Failure, FailureClass};
 
 /// The longest message, in characters.
 const LEN: usize = 2_000;
@@ -108,7 +108,7 @@ fn of_other(body: &ResultBody, reason: &str, exit: &Exit) -> Ending {
     }
     failed(
         FailureClass::Agent,
-        format!("the agent {} after its result: {what}", how(exit)),
+        format!("the agent {} after its result: {what}", exit.words()),
         remedy_for(&exit.stderr_tail),
     )
 }
@@ -170,7 +170,7 @@ fn of_exit(exit: &Exit) -> Ending {
             FailureClass::Agent,
             format!(
                 "the agent {} without a result, and the host had not asked it to",
-                how(exit)
+                exit.words()
             ),
             "find out who sent the signal, then run the job again",
         ),
@@ -183,7 +183,7 @@ fn of_exit(exit: &Exit) -> Ending {
             let what = tail(exit).unwrap_or_else(|| "it printed no reason".to_owned());
             failed(
                 FailureClass::Agent,
-                format!("the agent {} without a result: {what}", how(exit)),
+                format!("the agent {} without a result: {what}", exit.words()),
                 remedy_for(&exit.stderr_tail),
             )
         }
@@ -198,14 +198,6 @@ fn ended_by_stop(exit: &Exit) -> bool {
         (Some(0), None) => true,
         (Some(code), None) => STOP_SIGNALS.contains(&(code - 128)),
         (None, None) => false,
-    }
-}
-
-fn how(exit: &Exit) -> String {
-    match (exit.code, exit.signal) {
-        (Some(code), _) => format!("ended with exit code {code}"),
-        (None, Some(signal)) => format!("was ended by signal {signal}"),
-        (None, None) => "ended in an unknown way".to_owned(),
     }
 }
 
@@ -254,16 +246,7 @@ fn details(body: &ResultBody) -> Option<String> {
 
 /// The last lines of standard error.
 fn tail(exit: &Exit) -> Option<String> {
-    let lines: Vec<&str> = exit
-        .stderr_tail
-        .lines()
-        .map(str::trim)
-        .filter(|line| !line.is_empty())
-        .collect();
-    let last = lines
-        .get(lines.len().saturating_sub(5)..)
-        .unwrap_or_default();
-    (!last.is_empty()).then(|| last.join(" "))
+    exit.last_lines(5, |_| true)
 }
 
 fn failed(class: FailureClass, message: String, remedy: &str) -> Ending {

@@ -2,18 +2,17 @@
 
 mod environment;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::bindings::MaterializeRequest;
-use crate::bindings::types::{
-    Argument, Budget, Error, ErrorCode, LaunchPlan, Location, Place, Session, SessionPlan,
-    SessionStart, StopPlan, Transcript,
-};
 use crate::files::{self, Files};
 use crate::operator::Operator;
 use crate::permissions::{self, Permissions};
 use crate::prompt;
 use crate::settings::{self, Settings};
+use agenticore_plugin::{
+    Argument, Budget, Error, LaunchPlan, Location, Place, Request, Session, SessionPlan,
+    SessionStart, StopPlan, Transcript,
+};
 
 const DEFAULT_BINARY: &str = "claude";
 /// Seconds of wall time where neither the profile nor the operator says.
@@ -30,12 +29,12 @@ const STOP_COMMAND: &str = r#"if [ -e "$CLAUDE_CONFIG_DIR/.stop-requested" ]; th
 ///
 /// # Errors
 /// What is wrong with the profile, the operator's settings or the session.
-pub(crate) fn make(request: &MaterializeRequest) -> Result<(LaunchPlan, Vec<String>), Error> {
+pub(crate) fn make(request: &Request<Value>) -> Result<(LaunchPlan, Vec<String>), Error> {
     let layers = request
         .layers
         .iter()
         .map(|layer| (layer.name.as_str(), layer.settings.as_str()));
-    let (settings, mut notes) = settings::of_layers(layers, &request.config)?;
+    let (settings, mut notes) = settings::of_layers(layers, &request.config.to_string())?;
     let operator = Operator::read(&request.operator)?;
     let mut files = files::lay_out(&request.layers, operator.bypass_is_refused())?;
     let permissions = permissions::of(&settings, &operator, &files.servers, &files.denies);
@@ -78,7 +77,7 @@ pub(crate) fn make(request: &MaterializeRequest) -> Result<(LaunchPlan, Vec<Stri
 
 /// What a plan is made of.
 struct Launch<'a> {
-    request: &'a MaterializeRequest,
+    request: &'a Request<Value>,
     settings: &'a Settings,
     operator: &'a Operator,
     permissions: &'a Permissions,
@@ -182,32 +181,8 @@ impl Launch<'_> {
         Ok(())
     }
 
-    /// The command line takes more than ids for a session, such as paths; an id is all that anybody needs.
     fn session_id(&self) -> Result<&str, Error> {
-        let id = match &self.request.session {
-            SessionStart::Fresh(id) => id,
-            SessionStart::Continue(session) | SessionStart::Recover(session) => &session.id,
-        };
-        let dashes = [8, 13, 18, 23];
-        let uuid = id.len() == 36
-            && id.bytes().enumerate().all(|(n, b)| {
-                if dashes.contains(&n) {
-                    b == b'-'
-                } else {
-                    b.is_ascii_hexdigit()
-                }
-            });
-        if uuid {
-            return Ok(id);
-        }
-        let message = format!(
-            "the session `{}` is no UUID, and Claude Code has no others",
-            prompt::one_line(id, 60)
-        );
-        Err(Error {
-            code: ErrorCode::Unsupported,
-            message,
-        })
+        self.request.session.uuid("Claude Code")
     }
 
     fn system_prompt(&mut self, list: &mut Arguments) {

@@ -1,5 +1,6 @@
 //! The JSON Schema of `plugin.config`: the same keys as under `claude:`, and the nearest to the job.
 
+use agenticore_plugin::{one_of, schema};
 use serde_json::{Value, json};
 
 use crate::settings::{EFFORTS, OUTPUT_FORMATS, PERMISSION_MODES, SOURCES};
@@ -10,19 +11,7 @@ pub(crate) fn config() -> Value {
     let boolean = json!({"type": ["boolean", "null"]});
     let count = json!({"type": ["integer", "null"], "minimum": 1, "maximum": u32::MAX});
     let list = json!({"type": ["array", "null"], "items": {"type": "string"}});
-    let one_of = |words: &[&str]| {
-        let words: Vec<Value> = words
-            .iter()
-            .map(|word| json!(word))
-            .chain([Value::Null])
-            .collect();
-        json!({"enum": words})
-    };
-    json!({
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "type": "object",
-        "additionalProperties": false,
-        "properties": {
+    schema(json!({
             "model": text,
             "max_turns": count,
             "permission_mode": one_of(&PERMISSION_MODES),
@@ -40,8 +29,7 @@ pub(crate) fn config() -> Value {
             "trust_repository": boolean,
             "env": {"type": ["object", "null"], "additionalProperties": {"type": ["string", "number", "boolean"]}},
             "secrets": list,
-        },
-    })
+    }))
 }
 
 #[cfg(test)]

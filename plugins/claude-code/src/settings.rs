@@ -7,9 +7,8 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
-use crate::bindings::types::Error;
-use crate::invalid_profile;
 use crate::json::kind;
+use agenticore_plugin::{Error, is_variable};
 
 /// The keys and what they hold, as people read it. `schema` says the same as JSON Schema.
 pub(crate) const KEYS: [&str; 17] = [
@@ -118,7 +117,7 @@ pub(crate) fn of_layers<'a>(
 /// As [`of_layers`].
 pub(crate) fn of_run(layers: &str, config: &str) -> Result<Settings, Error> {
     let layers: Vec<Value> = serde_json::from_str(layers)
-        .map_err(|error| invalid_profile(format!("the layers' settings: {error}")))?;
+        .map_err(|error| Error::profile(format!("the layers' settings: {error}")))?;
     let texts: Vec<String> = layers.iter().map(Value::to_string).collect();
     of_layers(
         texts.iter().map(|text| ("of this run", text.as_str())),
@@ -129,7 +128,7 @@ pub(crate) fn of_run(layers: &str, config: &str) -> Result<Settings, Error> {
 
 fn object(place: &str, json: &str) -> Result<Map<String, Value>, Error> {
     serde_json::from_str(json)
-        .map_err(|error| invalid_profile(format!("{place}: not a JSON object: {error}")))
+        .map_err(|error| Error::profile(format!("{place}: not a JSON object: {error}")))
 }
 
 /// Top-level keys that neither this plugin nor the host reads are most likely slips.
@@ -253,14 +252,14 @@ impl Key<'_> {
             Value::Number(number) => format!("the number {number}"),
             other => kind(other).to_owned(),
         };
-        invalid_profile(format!(
+        Error::profile(format!(
             "{place}: `{name}` must be {expected}, but it is {found}"
         ))
     }
 
     fn unknown(&self) -> Error {
         let (place, name) = (self.place, self.name);
-        invalid_profile(format!(
+        Error::profile(format!(
             "{place}: unknown key `{name}`; known are: {}",
             KEYS.join(", ")
         ))
@@ -371,10 +370,4 @@ impl Key<'_> {
         }
         Ok(variables)
     }
-}
-
-/// Whether a text can be the name of a variable.
-pub(crate) fn is_variable(name: &str) -> bool {
-    name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
-        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
 }

@@ -6,10 +6,10 @@
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::bindings::types::{
+use crate::summary;
+use agenticore_plugin::{
     Denial, Fact, Line, NamedJson, OutputStream, Retry, ToolCall, ToolResult, Usage,
 };
-use crate::summary;
 
 /// What the lines up to now have said.
 #[derive(Debug, Default)]

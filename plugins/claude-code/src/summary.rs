@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::prompt::one_line;
+use agenticore_plugin::one_line;
 
 /// The longest line, in characters.
 const LEN: usize = 200;

@@ -13,16 +13,18 @@ mod operator;
 mod output;
 mod profile_keys;
 
-use crate::bindings::MaterializeRequest;
-use crate::bindings::types::{
-    Argument, Content, EnvValue, Job, LaunchPlan, Layer, LayerFile, Place, Session, SessionStart,
+use agenticore_plugin::{
+    Argument, Content, EnvValue, Job, LaunchPlan, Layer, LayerFile, Place, Request, Session,
+    SessionStart,
 };
+use serde_json::{Value, json};
+
 use crate::plan;
 
 const ID: &str = "0198c0de-0000-7000-8000-000000000001";
 
 /// A request for a job in a repository, with these layers, each a `profile.yml` as JSON and its files.
-fn request(layers: &[(&str, &[(&str, &str)])]) -> MaterializeRequest {
+fn request(layers: &[(&str, &[(&str, &str)])]) -> Request<Value> {
     let layers = layers
         .iter()
         .enumerate()
@@ -31,13 +33,13 @@ fn request(layers: &[(&str, &[(&str, &str)])]) -> MaterializeRequest {
             settings: (*settings).to_owned(),
             files: files.iter().map(|(path, text)| file(path, text)).collect(),
         });
-    MaterializeRequest {
+    Request {
         job: job(),
         layers: layers.collect(),
-        config: "{}".to_owned(),
-        operator: "{}".to_owned(),
+        config: json!({}),
+        operator: json!({}),
         session: SessionStart::Fresh(ID.to_owned()),
-        spent: crate::bindings::Spent {
+        spent: agenticore_plugin::Spent {
             cost_usd: 0.0,
             turns: 0,
             seconds: 0,
@@ -67,15 +69,15 @@ fn file(path: &str, text: &str) -> LayerFile {
     }
 }
 
-fn plan(request: &MaterializeRequest) -> LaunchPlan {
+fn plan(request: &Request<Value>) -> LaunchPlan {
     plan::make(request).unwrap().0
 }
 
-fn error(request: &MaterializeRequest) -> String {
+fn error(request: &Request<Value>) -> String {
     plan::make(request).unwrap_err().message
 }
 
-fn notes(request: &MaterializeRequest) -> String {
+fn notes(request: &Request<Value>) -> String {
     plan::make(request).unwrap().1.join("\n")
 }
 

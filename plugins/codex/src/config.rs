@@ -2,11 +2,10 @@
 
 use toml::{Table, Value};
 
-use crate::bindings::types::Job;
 use crate::files;
 use crate::operator::Operator;
-use crate::prompt;
 use crate::settings::Settings;
+use agenticore_plugin::Job;
 
 /// The name of the model's service where it is not the usual one.
 const PROVIDER: &str = "configured";
@@ -22,8 +21,15 @@ pub(crate) fn make(brought: Table, settings: &Settings, operator: &Operator, job
         config.get("developer_instructions").and_then(Value::as_str),
         settings.append_prompt.as_deref(),
     ];
-    let append: Vec<&str> = append.into_iter().flatten().collect();
-    let instructions = prompt::instructions(job, Some(&append.join("\n\n")));
+    let append = append
+        .into_iter()
+        .flatten()
+        .collect::<Vec<_>>()
+        .join("\n\n");
+    let instructions = match append.trim() {
+        "" => job.line(),
+        text => format!("{}\n\n{text}", job.line()),
+    };
     config.insert("developer_instructions".to_owned(), instructions.into());
     config.to_string()
 }

@@ -8,8 +8,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use toml::{Table, Value};
 
-use crate::bindings::types::{Content, Error, FileEntry, FileMode, Layer, LayerFile, Source};
-use crate::invalid_profile;
+use agenticore_plugin::{Error, FileEntry, Layer, LayerFile};
 
 /// The files whose bytes this module reads.
 pub(crate) const READS: [&str; 2] = [CONFIG_SOURCE, MCP_SOURCE];
@@ -63,7 +62,7 @@ pub(crate) fn lay_out(layers: &[Layer]) -> Result<Files, Error> {
             match file.path.as_str() {
                 CONFIG_SOURCE => {
                     let own = toml::from_str(text(&place, file)?)
-                        .map_err(|error| invalid_profile(format!("{place}: {error}")))?;
+                        .map_err(|error| Error::profile(format!("{place}: {error}")))?;
                     merge(&mut files.config, own);
                 }
                 MCP_SOURCE => merge(&mut files.config, servers(&place, file)?),
@@ -88,7 +87,7 @@ pub(crate) fn merge(parent: &mut Table, child: Table) {
 
 /// The servers of an `.mcp.json` as the agent's own settings name them.
 fn servers(place: &str, file: &LayerFile) -> Result<Table, Error> {
-    let wrong = |what: String| invalid_profile(format!("{place}: {what}"));
+    let wrong = |what: String| Error::profile(format!("{place}: {what}"));
     let mcp: McpFile =
         serde_json::from_str(text(place, file)?).map_err(|error| wrong(error.to_string()))?;
     let mut servers = Table::new();
@@ -133,7 +132,7 @@ fn strings(map: BTreeMap<String, String>) -> Value {
 
 fn text<'a>(place: &str, file: &'a LayerFile) -> Result<&'a str, Error> {
     std::str::from_utf8(file.content.as_deref().unwrap_or_default())
-        .map_err(|error| invalid_profile(format!("{place}: {error}")))
+        .map_err(|error| Error::profile(format!("{place}: {error}")))
 }
 
 impl Files {
@@ -147,24 +146,11 @@ impl Files {
             .next()
             .is_some_and(|first| first.eq_ignore_ascii_case(SESSIONS))
         {
-            return Err(invalid_profile(format!(
+            return Err(Error::profile(format!(
                 "{place}: `{SESSIONS}` in the agent's home is for the agent itself"
             )));
         }
-        let mode = if file.executable {
-            FileMode::Executable
-        } else {
-            FileMode::Regular
-        };
-        let content = Content::Copy(Source {
-            layer,
-            path: file.path.clone(),
-        });
-        let entry = FileEntry {
-            path: path.to_owned(),
-            content,
-            mode,
-        };
+        let entry = FileEntry::copy(path, layer, file);
         self.entries.insert(path.to_owned(), entry);
         Ok(())
     }

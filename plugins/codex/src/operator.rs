@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use crate::bindings::types::{Error, ErrorCode};
+use agenticore_plugin::Error;
+use serde_json::Value;
 
 /// The operator's settings. Keys that are not for this plugin are passed over.
 #[derive(Debug, Default, Deserialize)]
@@ -21,10 +22,11 @@ pub(crate) struct Operator {
 }
 
 impl Operator {
-    pub(crate) fn read(json: &str) -> Result<Self, Error> {
-        let mut operator: Self = serde_json::from_str(json).map_err(|error| Error {
-            code: ErrorCode::InvalidConfig,
-            message: format!("the operator's settings for codex are not valid: {error}"),
+    pub(crate) fn read(settings: &Value) -> Result<Self, Error> {
+        let mut operator = Self::deserialize(settings).map_err(|error| {
+            Error::config(format!(
+                "the operator's settings for codex are not valid: {error}"
+            ))
         })?;
         for text in [&mut operator.binary, &mut operator.base_url] {
             *text = text.take().filter(|text| !text.is_empty());

@@ -1,9 +1,9 @@
 //! Judges the end of a run: it succeeded if it exited with 0 and its turn was completed.
 
-use crate::bindings::types::{Conclusion, Ending, Exit, Failure, FailureClass};
-use crate::prompt::one_line;
 use crate::settings::Settings;
 use crate::stream::{Reader, Turn};
+use agenticore_plugin::one_line;
+use agenticore_plugin::{Conclusion, Ending, Exit, Failure, FailureClass};
 
 /// The longest message, in characters.
 const LEN: usize = 2_000;
@@ -29,7 +29,7 @@ fn ending(turn: Option<&Turn>, exit: &Exit) -> Ending {
         Some(Turn::Failed(why)) => of_turn(why),
         Some(Turn::Completed) => failed(
             FailureClass::Agent,
-            format!("the agent {} after its turn was complete", how(exit)),
+            format!("the agent {} after its turn was complete", exit.words()),
             "look at the end of the job's log",
         ),
         None => of_exit(exit),
@@ -84,7 +84,7 @@ fn of_exit(exit: &Exit) -> Ending {
         FailureClass::Agent,
         format!(
             "the agent {} before its turn was complete: {what}",
-            how(exit)
+            exit.words()
         ),
         remedy,
     )
@@ -96,27 +96,12 @@ fn ended_by_stop(exit: &Exit) -> bool {
     signal.is_some_and(|signal| STOP_SIGNALS.contains(&signal))
 }
 
-fn how(exit: &Exit) -> String {
-    match (exit.code, exit.signal) {
-        (Some(code), _) => format!("ended with exit code {code}"),
-        (None, Some(signal)) => format!("was ended by signal {signal}"),
-        (None, None) => "ended in an unknown way".to_owned(),
-    }
-}
-
 /// The last lines of standard error, without what it always says.
 fn tail(exit: &Exit) -> Option<String> {
     const ALWAYS: [&str; 2] = ["Reading additional input from stdin", "WARNING: proceeding"];
-    let lines: Vec<&str> = exit
-        .stderr_tail
-        .lines()
-        .map(str::trim)
-        .filter(|line| !line.is_empty() && !ALWAYS.iter().any(|always| line.starts_with(always)))
-        .collect();
-    let last = lines
-        .get(lines.len().saturating_sub(8)..)
-        .unwrap_or_default();
-    (!last.is_empty()).then(|| last.join(" "))
+    exit.last_lines(8, |line| {
+        !ALWAYS.iter().any(|always| line.starts_with(always))
+    })
 }
 
 fn failed(class: FailureClass, message: String, remedy: &str) -> Ending {

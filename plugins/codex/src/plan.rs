@@ -2,15 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use crate::bindings::MaterializeRequest;
-use crate::bindings::types::{
-    Argument, Budget, Content, EnvValue, EnvVar, Error, ErrorCode, FileEntry, FileMode, LaunchPlan,
-    Location, Place, Session, SessionPlan, SessionStart, StopPlan, Transcript,
+use agenticore_plugin::{
+    Argument, Budget, EnvValue, EnvVar, Environment, Error, FileEntry, LaunchPlan, Location, Place,
+    Request, Session, SessionPlan, SessionStart, StopPlan, Transcript,
 };
+use serde_json::Value;
+
+use crate::config;
 use crate::files;
 use crate::operator::Operator;
-use crate::settings::{Settings, is_variable};
-use crate::{config, invalid_profile, prompt};
+use crate::settings::Settings;
 
 const DEFAULT_BINARY: &str = "codex";
 /// Seconds of wall time where neither the profile nor the operator says.
@@ -32,20 +33,14 @@ const INHERITED: [&str; 9] = [
 ///
 /// # Errors
 /// What is wrong with the profile, the operator's settings or the session.
-pub(crate) fn make(request: &MaterializeRequest) -> Result<(LaunchPlan, Vec<String>), Error> {
-    let settings = Settings::read(&request.config)?;
+pub(crate) fn make(request: &Request<Value>) -> Result<(LaunchPlan, Option<&'static str>), Error> {
+    let settings = Settings::read(&request.config.to_string())?;
     let operator = Operator::read(&request.operator)?;
     let files = files::lay_out(&request.layers)?;
     let text = config::make(files.config, &settings, &operator, &request.job);
     let mut entries = files.entries;
-    entries.insert(
-        files::CONFIG_FILE.to_owned(),
-        FileEntry {
-            path: files::CONFIG_FILE.to_owned(),
-            content: Content::Bytes(text.into_bytes()),
-            mode: FileMode::Regular,
-        },
-    );
+    let file = FileEntry::bytes(files::CONFIG_FILE, text);
+    entries.insert(files::CONFIG_FILE.to_owned(), file);
     let session = session(&request.session)?;
     let keep = settings.records_session();
     let plan = LaunchPlan {
@@ -61,7 +56,7 @@ pub(crate) fn make(request: &MaterializeRequest) -> Result<(LaunchPlan, Vec<Stri
             .unwrap_or_else(|| DEFAULT_BINARY.to_owned()),
         arguments: arguments(&settings, session),
         env: environment(&settings, &operator)?,
-        stdin: Some(prompt::of(&request.job, &request.session).into_bytes()),
+        stdin: Some(request.job.prompt(&request.session).into_bytes()),
         time_limit: Some(
             settings
                 .timeout
@@ -79,32 +74,17 @@ pub(crate) fn make(request: &MaterializeRequest) -> Result<(LaunchPlan, Vec<Stri
         },
         stop: StopPlan::Terminate,
     };
-    let note = (!keep).then(|| "no session is kept: an interrupted job begins anew".to_owned());
-    Ok((plan, note.into_iter().collect()))
+    let note = (!keep).then_some("no session is kept: an interrupted job begins anew");
+    Ok((plan, note))
 }
 
-/// The session to go on with. Its id becomes an argument by itself, so it must be one that no reader takes for something else.
+/// The session to go on with.
 fn session(start: &SessionStart) -> Result<Option<&Session>, Error> {
     let session = match start {
         SessionStart::Fresh(_) => return Ok(None),
         SessionStart::Continue(session) | SessionStart::Recover(session) => session,
     };
-    let id = &session.id;
-    let uuid = id.len() == 36
-        && id.bytes().enumerate().all(|(n, b)| match n {
-            8 | 13 | 18 | 23 => b == b'-',
-            _ => b.is_ascii_hexdigit(),
-        });
-    if uuid {
-        return Ok(Some(session));
-    }
-    Err(Error {
-        code: ErrorCode::Unsupported,
-        message: format!(
-            "the session `{}` is no UUID, and the Codex CLI has no others",
-            prompt::one_line(id, 60)
-        ),
-    })
+    start.uuid("the Codex CLI").map(|_| Some(session))
 }
 
 /// The agent's home holds the sessions of one job. One that begins has no id before the agent says it.
@@ -140,12 +120,12 @@ fn arguments(settings: &Settings, session: Option<&Session>) -> Vec<Argument> {
 
 /// Sorted by name, each once.
 fn environment(settings: &Settings, operator: &Operator) -> Result<Vec<EnvVar>, Error> {
-    let mut env = BTreeMap::new();
+    let mut env = Environment::default();
     for name in INHERITED {
-        env.insert(name, EnvValue::Inherit(name.to_owned()));
+        env.set(name, EnvValue::Inherit(name.to_owned()));
     }
     for name in &settings.secrets {
-        env.insert(name, EnvValue::Secret(name.clone()));
+        env.set(name, EnvValue::Secret(name.clone()));
     }
     let home = EnvValue::Path(Location {
         prefix: String::new(),
@@ -153,24 +133,8 @@ fn environment(settings: &Settings, operator: &Operator) -> Result<Vec<EnvVar>, 
         path: String::new(),
     });
     let key = EnvValue::OptionalSecret(settings.api_key().to_owned());
-    let own = [("CODEX_HOME", home), (config::KEY_VARIABLE, key)];
-    for (name, value) in &settings.env {
-        if own.iter().any(|(own, _)| own == name) {
-            return Err(invalid_profile(format!(
-                "`env`: the variable {name} is set by the plugin; choose another name"
-            )));
-        }
-        env.insert(name, EnvValue::Literal(value.clone()));
-    }
-    for (name, value) in operator.env.iter().filter(|(name, _)| is_variable(name)) {
-        env.insert(name, EnvValue::Literal(value.clone()));
-    }
-    env.extend(own);
-    Ok(env
-        .into_iter()
-        .map(|(name, value)| EnvVar {
-            name: name.to_owned(),
-            value,
-        })
-        .collect())
+    let own = BTreeMap::from([("CODEX_HOME", home), (config::KEY_VARIABLE, key)]);
+    env.set_from_profile(&settings.env, &own)?;
+    env.set_from_operator(&operator.env);
+    Ok(env.with_own(own))
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::bindings::types::{Error, ErrorCode};
+use agenticore_plugin::{Error, is_variable, one_of};
 
 pub(crate) const SANDBOXES: [&str; 3] = ["read-only", "workspace-write", "danger-full-access"];
 const EFFORTS: [&str; 6] = ["none", "minimal", "low", "medium", "high", "xhigh"];
@@ -49,10 +49,7 @@ impl Settings {
     /// # Errors
     /// A key that is not known, or a value of the wrong kind.
     pub(crate) fn read(json: &str) -> Result<Self, Error> {
-        let wrong = |problem: String| Error {
-            code: ErrorCode::InvalidConfig,
-            message: format!("plugin.config: {problem}"),
-        };
+        let wrong = |problem: String| Error::config(format!("plugin.config: {problem}"));
         let settings: Self =
             serde_json::from_str(json).map_err(|error| wrong(error.to_string()))?;
         let choices = [
@@ -103,29 +100,12 @@ impl Settings {
     }
 }
 
-pub(crate) fn is_variable(name: &str) -> bool {
-    name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
-        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
-}
-
 /// The same as JSON Schema, by which the host checks a profile before it takes a job.
 pub(crate) fn schema() -> Value {
     let text = json!({"type": ["string", "null"]});
     let boolean = json!({"type": ["boolean", "null"]});
     let name = json!({"type": "string", "pattern": "^[A-Za-z_][A-Za-z0-9_]*$"});
-    let one_of = |words: &[&str]| {
-        let words: Vec<Value> = words
-            .iter()
-            .map(|word| json!(word))
-            .chain([Value::Null])
-            .collect();
-        json!({"enum": words})
-    };
-    json!({
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "type": "object",
-        "additionalProperties": false,
-        "properties": {
+    agenticore_plugin::schema(json!({
             "model": text,
             "effort": one_of(&EFFORTS),
             "sandbox": one_of(&SANDBOXES),
@@ -139,6 +119,5 @@ pub(crate) fn schema() -> Value {
             "api_key": {"anyOf": [name, {"type": "null"}]},
             "env": {"type": "object", "propertyNames": name, "additionalProperties": {"type": "string"}},
             "secrets": {"type": "array", "items": name},
-        },
-    })
+    }))
 }

@@ -9,10 +9,10 @@ use std::collections::BTreeSet;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::bindings::types::{
+use agenticore_plugin::one_line;
+use agenticore_plugin::{
     Denial, Fact, Line, NamedJson, OutputStream, Retry, ToolCall, ToolResult, Usage,
 };
-use crate::prompt::one_line;
 
 /// The longest line for people, in characters.
 const LEN: usize = 200;

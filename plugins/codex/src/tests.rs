@@ -5,17 +5,19 @@ mod ending;
 mod launch;
 mod output;
 
-use crate::bindings::types::{
+use agenticore_plugin::{
     Argument, Content, EnvValue, Job, LaunchPlan, Layer, LayerFile, Line, OutputStream, Session,
     SessionStart,
 };
-use crate::bindings::{MaterializeRequest, Spent};
+use agenticore_plugin::{Request, Spent};
+use serde_json::{Value, json};
+
 use crate::plan;
 
 const ID: &str = "01a21cdb-9dd3-7af0-a580-1b1e04d9640a";
 
 /// A request for a job in a repository, with this `plugin.config` and these layers of files.
-fn request(config: &str, layers: &[&[(&str, &str)]]) -> MaterializeRequest {
+fn request(config: &str, layers: &[&[(&str, &str)]]) -> Request<Value> {
     let file = |(path, text): &(&str, &str)| LayerFile {
         path: (*path).to_owned(),
         size: text.len() as u64,
@@ -29,7 +31,7 @@ fn request(config: &str, layers: &[&[(&str, &str)]]) -> MaterializeRequest {
         settings: "{}".to_owned(),
         files: files.iter().map(file).collect(),
     });
-    MaterializeRequest {
+    Request {
         job: Job {
             id: "job-1".to_owned(),
             attempt: 1,
@@ -40,8 +42,8 @@ fn request(config: &str, layers: &[&[(&str, &str)]]) -> MaterializeRequest {
             profile: "layer0".to_owned(),
         },
         layers: layers.collect(),
-        config: config.to_owned(),
-        operator: "{}".to_owned(),
+        config: config.parse().unwrap(),
+        operator: json!({}),
         session: SessionStart::Fresh(ID.to_owned()),
         spent: Spent {
             cost_usd: 0.0,
@@ -51,11 +53,11 @@ fn request(config: &str, layers: &[&[(&str, &str)]]) -> MaterializeRequest {
     }
 }
 
-fn plan(request: &MaterializeRequest) -> LaunchPlan {
+fn plan(request: &Request<Value>) -> LaunchPlan {
     plan::make(request).unwrap().0
 }
 
-fn error(request: &MaterializeRequest) -> String {
+fn error(request: &Request<Value>) -> String {
     plan::make(request).unwrap_err().message
 }
 

@@ -3,21 +3,18 @@
 //! It is the smallest complete plugin, and what one can try Agenticore with where no agent is installed. The script is whatever
 //! the submitter wrote, so a profile that uses it belongs on a machine whose users may run commands anyway.
 
-mod bindings;
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
-use serde_json::json;
-
-use bindings::types::{
-    Argument, Budget, Conclusion, Content, Ending, EnvValue, EnvVar, Error, ErrorCode, Exit, Fact,
-    Failure, FailureClass, FileEntry, FileMode, LaunchPlan, Line, Location, Place, SessionPlan,
-    SessionStart, StopPlan,
+use agenticore_plugin::{
+    About, Conclusion, Ending, EnvValue, EnvVar, Error, ErrorCode, Exit, Fact, Failure,
+    FailureClass, LaunchPlan, Line, Profile, Request, RunStart, SessionStart, export_profile,
+    is_variable,
 };
-use bindings::{AgentGuest, Description, GuestRun, MaterializeRequest, ProfileGuest, RunStart};
+use serde::Deserialize;
+use serde_json::{Value, json};
 
 /// The script's file in the config directory. A file has no limit of length, as an argument has, and leaves standard input empty.
 const SCRIPT: &str = "task.sh";
@@ -40,36 +37,30 @@ struct Config {
     env: BTreeMap<String, String>,
 }
 
-impl ProfileGuest for Plugin {
-    fn describe() -> Description {
-        Description {
-            name: "shell".to_owned(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            summary: "Runs the task as a shell script.".to_owned(),
-            reads: Vec::new(),
-            requests: vec!["program:sh".to_owned()],
-        }
-    }
+impl Profile for Plugin {
+    type Config = Value;
+    type Run = Run;
+    const ABOUT: About = About {
+        name: "shell",
+        version: env!("CARGO_PKG_VERSION"),
+        summary: "Runs the task as a shell script.",
+        reads: &[],
+        requests: &["program:sh"],
+    };
 
-    fn config_schema() -> String {
-        json!({
-            "$schema": "https://json-schema.org/draft/2020-12/schema",
-            "type": "object",
-            "additionalProperties": false,
-            "properties": {
-                "timeout": {"description": "seconds of wall time", "type": "integer", "minimum": 1, "maximum": u32::MAX},
-                "env": {
-                    "description": "variables for the script",
-                    "type": "object",
-                    "propertyNames": {"pattern": "^[A-Za-z_][A-Za-z0-9_]*$"},
-                    "additionalProperties": {"type": "string"},
-                },
+    fn config_schema() -> Value {
+        agenticore_plugin::schema(json!({
+            "timeout": {"description": "seconds of wall time", "type": "integer", "minimum": 1, "maximum": u32::MAX},
+            "env": {
+                "description": "variables for the script",
+                "type": "object",
+                "propertyNames": {"pattern": "^[A-Za-z_][A-Za-z0-9_]*$"},
+                "additionalProperties": {"type": "string"},
             },
-        })
-        .to_string()
+        }))
     }
 
-    fn materialize(request: MaterializeRequest) -> Result<LaunchPlan, Error> {
+    fn materialize(request: Request<Value>) -> Result<LaunchPlan, Error> {
         if let SessionStart::Continue(_) = request.session {
             let message = "a shell script has no session that could go on; submit the job without a session id".to_owned();
             return Err(Error {
@@ -78,64 +69,38 @@ impl ProfileGuest for Plugin {
             });
         }
         let config = config(&request.config)?;
-        let script = Location {
-            prefix: String::new(),
-            place: Place::ConfigDir,
-            path: SCRIPT.to_owned(),
-        };
-        Ok(LaunchPlan {
-            files: vec![FileEntry {
-                path: SCRIPT.to_owned(),
-                content: Content::Bytes(request.job.task.into_bytes()),
-                mode: FileMode::Regular,
-            }],
-            keep: Vec::new(),
-            program: "sh".to_owned(),
-            arguments: vec![Argument::Path(script)],
-            env: config
-                .env
-                .into_iter()
-                .map(|(name, value)| EnvVar {
-                    name,
-                    value: EnvValue::Literal(value),
-                })
-                .collect(),
-            stdin: None,
-            time_limit: config.timeout,
-            budget: Budget {
-                cost_usd: None,
-                turns: None,
-            },
-            session: SessionPlan {
-                id: None,
-                transcript: None,
-            },
-            stop: StopPlan::Terminate,
-        })
+        let mut plan = LaunchPlan::new("sh")
+            .file(SCRIPT, request.job.task)
+            .file_argument(SCRIPT);
+        let env = config.env.into_iter().map(|(name, value)| EnvVar {
+            name,
+            value: EnvValue::Literal(value),
+        });
+        plan.env = env.collect();
+        plan.time_limit = config.timeout;
+        Ok(plan)
     }
 }
 
-impl AgentGuest for Plugin {
-    type Run = Run;
-}
+export_profile!(Plugin);
 
 /// One run of a script.
 #[derive(Debug)]
 pub struct Run;
 
-impl GuestRun for Run {
-    fn new(_: RunStart) -> Self {
+impl agenticore_plugin::Run for Run {
+    fn start(_: RunStart) -> Self {
         Self
     }
 
-    fn observe(&self, lines: Vec<Line>) -> Vec<Fact> {
+    fn observe(&mut self, lines: Vec<Line>) -> Vec<Fact> {
         lines
             .into_iter()
             .map(|line| Fact::Text(line.text))
             .collect()
     }
 
-    fn conclude(&self, exit: Exit) -> Conclusion {
+    fn conclude(&mut self, exit: Exit) -> Conclusion {
         Conclusion {
             ending: ending(&exit),
             output: None,
@@ -145,12 +110,9 @@ impl GuestRun for Run {
     }
 }
 
-fn config(json: &str) -> Result<Config, Error> {
-    let wrong = |problem: String| Error {
-        code: ErrorCode::InvalidConfig,
-        message: format!("plugin.config: {problem}"),
-    };
-    let config: Config = serde_json::from_str(json).map_err(|error| wrong(error.to_string()))?;
+fn config(value: &Value) -> Result<Config, Error> {
+    let wrong = |problem: String| Error::config(format!("plugin.config: {problem}"));
+    let config = Config::deserialize(value).map_err(|error| wrong(error.to_string()))?;
     if config.timeout == Some(0) {
         return Err(wrong("`timeout` must be a whole number above 0".to_owned()));
     }
@@ -161,11 +123,6 @@ fn config(json: &str) -> Result<Config, Error> {
         ))),
         None => Ok(config),
     }
-}
-
-fn is_variable(name: &str) -> bool {
-    name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
-        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
 }
 
 fn ending(exit: &Exit) -> Ending {

@@ -8,12 +8,12 @@
 
 use std::process::Command;
 
-use crate::bindings::types::{Job, OutputStream, Session};
+use agenticore_plugin::{Argument, Content, Job, OutputStream, Run as _, Session, Spent};
 
 use super::*;
 
-fn request(task: &str, config: &str) -> MaterializeRequest {
-    MaterializeRequest {
+fn request(task: &str, config: &str) -> Request<Value> {
+    Request {
         job: Job {
             id: "job-1".to_owned(),
             attempt: 1,
@@ -24,10 +24,10 @@ fn request(task: &str, config: &str) -> MaterializeRequest {
             profile: "shell".to_owned(),
         },
         layers: Vec::new(),
-        config: config.to_owned(),
-        operator: "{}".to_owned(),
+        config: config.parse().unwrap(),
+        operator: json!({}),
         session: SessionStart::Fresh("id".to_owned()),
-        spent: bindings::Spent {
+        spent: Spent {
             cost_usd: 0.0,
             turns: 0,
             seconds: 0,
@@ -130,7 +130,7 @@ fn the_configuration_is_checked() {
             "{config}: {error:?}"
         );
     }
-    let schema: serde_json::Value = serde_json::from_str(&Plugin::config_schema()).unwrap();
+    let schema = Plugin::config_schema();
     let keys: Vec<_> = schema
         .pointer("/properties")
         .unwrap()

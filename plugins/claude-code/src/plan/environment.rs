@@ -3,8 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::Launch;
-use crate::bindings::types::{EnvValue, EnvVar, Error, Location, Place};
-use crate::{invalid_profile, settings};
+use agenticore_plugin::{EnvValue, EnvVar, Environment, Error, Location, Place};
 
 /// Variables of the host that the agent gets as they are: where its service is, how to reach it, and how it behaves there.
 const INHERITED: [&str; 29] = [
@@ -48,42 +47,23 @@ const SECRETS: [&str; 3] = [
 impl Launch<'_> {
     /// Sorted by name, each once.
     pub(super) fn environment(&self) -> Result<Vec<EnvVar>, Error> {
-        let mut env = BTreeMap::new();
+        let mut env = Environment::default();
         for name in INHERITED {
-            env.insert(name, EnvValue::Inherit(name.to_owned()));
+            env.set(name, EnvValue::Inherit(name.to_owned()));
         }
         for name in SECRETS {
-            env.insert(name, EnvValue::OptionalSecret(name.to_owned()));
+            env.set(name, EnvValue::OptionalSecret(name.to_owned()));
         }
         for name in &self.settings.secrets {
-            env.insert(name, EnvValue::Secret(name.clone()));
+            env.set(name, EnvValue::Secret(name.clone()));
         }
         let own = self.own_environment();
-        for (name, value) in &self.settings.env {
-            if own.contains_key(name.as_str()) {
-                return Err(invalid_profile(format!(
-                    "`env`: the variable {name} is set by the plugin; choose another name"
-                )));
-            }
-            env.insert(name, EnvValue::Literal(value.clone()));
+        env.set_from_profile(&self.settings.env, &own)?;
+        for (name, value) in self.otel() {
+            env.set(name, value);
         }
-        env.extend(self.otel());
-        for (name, value) in self
-            .operator
-            .env
-            .iter()
-            .filter(|(name, _)| settings::is_variable(name))
-        {
-            env.insert(name, EnvValue::Literal(value.clone()));
-        }
-        env.extend(own);
-        Ok(env
-            .into_iter()
-            .map(|(name, value)| EnvVar {
-                name: name.to_owned(),
-                value,
-            })
-            .collect())
+        env.set_from_operator(&self.operator.env);
+        Ok(env.with_own(own))
     }
 
     /// Variables without which the agent would not run as planned.

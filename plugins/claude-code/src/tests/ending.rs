@@ -2,10 +2,10 @@
 
 use serde_json::{Value, json};
 
-use crate::bindings::types::{Conclusion, Ending, Exit, FailureClass, Line, OutputStream};
 use crate::outcome::conclude;
 use crate::settings::Settings;
 use crate::stream::Reader;
+use agenticore_plugin::{Conclusion, Ending, Exit, FailureClass, Line, OutputStream};
 
 fn code(code: i32) -> Exit {
     Exit {

@@ -1,7 +1,7 @@
 //! The command line, the environment, the session and the way to stop.
 
 use super::*;
-use crate::bindings::types::{ErrorCode, StopPlan};
+use agenticore_plugin::{ErrorCode, StopPlan};
 
 #[test]
 fn a_default_profile_makes_the_documented_command_line() {
@@ -91,7 +91,7 @@ fn an_attempt_gets_what_is_left_of_the_budgets() {
         r#"{"claude": {"max_turns": 10, "max_budget_usd": 1.5, "timeout": 100}}"#,
         &[],
     )]);
-    request.spent = crate::bindings::Spent {
+    request.spent = agenticore_plugin::Spent {
         cost_usd: 0.5,
         turns: 4,
         seconds: 30,
@@ -101,7 +101,7 @@ fn an_attempt_gets_what_is_left_of_the_budgets() {
     assert_eq!(option(&left, "--max-budget-usd").unwrap(), "1");
     assert_eq!(left.time_limit, Some(100));
     // Used up: the agent itself must come to that end, with the error that says so.
-    request.spent = crate::bindings::Spent {
+    request.spent = agenticore_plugin::Spent {
         cost_usd: 9.0,
         turns: 40,
         seconds: 300,
@@ -235,7 +235,7 @@ fn the_gentle_stop_is_left_out_where_it_is_of_no_use() {
 
     let unrecorded = request(&[(r#"{"claude": {"no_session_persistence": true}}"#, &[])]);
     let mut unwanted = request(&[("{}", &[])]);
-    unwanted.operator = r#"{"gentle_stop": false}"#.to_owned();
+    unwanted.operator = json!({"gentle_stop": false});
     for request in [unrecorded, unwanted] {
         let plan = plan(&request);
         assert_eq!(plan.stop, StopPlan::Terminate);

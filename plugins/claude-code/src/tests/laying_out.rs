@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::*;
-use crate::bindings::types::FileMode;
+use agenticore_plugin::FileMode;
 
 #[test]
 fn what_is_below_the_folder_lands_at_the_top_the_childs_over_the_parents() {

@@ -1,7 +1,7 @@
 //! The environment, and what the operator decides.
 
 use super::*;
-use crate::bindings::types::StopPlan;
+use agenticore_plugin::StopPlan;
 
 #[test]
 fn the_environment_has_places_secrets_by_name_and_what_the_operator_set() {
@@ -9,8 +9,9 @@ fn the_environment_has_places_secrets_by_name_and_what_the_operator_set() {
         r#"{"claude": {"env": {"A": "profile", "B": "profile"}, "secrets": ["SLACK_TOKEN"]}}"#,
         &[],
     )]);
-    request.operator =
-        r#"{"env": {"B": "operator", "no name": "x", "CLAUDE_CONFIG_DIR": "/x"}}"#.to_owned();
+    request.operator = r#"{"env": {"B": "operator", "no name": "x", "CLAUDE_CONFIG_DIR": "/x"}}"#
+        .parse()
+        .unwrap();
     let plan = plan(&request);
     let Some(EnvValue::Path(config)) = variable(&plan, "CLAUDE_CONFIG_DIR") else {
         panic!("{:?}", plan.env)
@@ -48,7 +49,7 @@ fn telemetry_is_handed_on() {
         variable(&plan(&request), "CLAUDE_CODE_ENABLE_TELEMETRY"),
         None
     );
-    request.operator = r#"{"otel": {"enabled": true, "endpoint": "http://c:4317", "protocol": "grpc", "log_prompts": true}}"#.to_owned();
+    request.operator = r#"{"otel": {"enabled": true, "endpoint": "http://c:4317", "protocol": "grpc", "log_prompts": true}}"#.parse().unwrap();
     let plan = plan(&request);
     for (name, value) in [
         ("CLAUDE_CODE_ENABLE_TELEMETRY", "1"),
@@ -71,7 +72,9 @@ fn the_operator_chooses_the_binary_the_time_and_the_config_directory() {
         ],
     )]);
     request.operator =
-        r#"{"binary": "/opt/claude", "timeout": 90, "config_dir": "/home/me/.claude"}"#.to_owned();
+        r#"{"binary": "/opt/claude", "timeout": 90, "config_dir": "/home/me/.claude"}"#
+            .parse()
+            .unwrap();
     let plan = plan(&request);
     assert_eq!(
         (plan.program.as_str(), plan.time_limit),
@@ -91,7 +94,7 @@ fn the_operator_chooses_the_binary_the_time_and_the_config_directory() {
         (None, StopPlan::Terminate)
     );
     assert!(notes(&request).contains("/home/me/.claude"));
-    request.operator = "3".to_owned();
+    request.operator = "3".parse().unwrap();
     assert!(error(&request).contains("operator's settings"));
 }
 
@@ -105,7 +108,7 @@ fn root_keeps_its_permission_checks_and_may_use_every_tool() {
         (".mcp.json", r#"{"mcpServers": {"docs": {"command": "x"}}}"#),
     ];
     let mut request = request(&[("{}", files)]);
-    request.operator = r#"{"uid": 0}"#.to_owned();
+    request.operator = r#"{"uid": 0}"#.parse().unwrap();
     let root = plan(&request);
     assert_eq!(option(&root, "--permission-mode").unwrap(), "acceptEdits");
     let allowed = options(&root, "--allowedTools");
@@ -124,7 +127,7 @@ fn root_keeps_its_permission_checks_and_may_use_every_tool() {
     );
     assert!(notes(&request).contains("IS_SANDBOX=1"));
 
-    request.operator = r#"{"uid": 10001}"#.to_owned();
+    request.operator = r#"{"uid": 10001}"#.parse().unwrap();
     let user = plan(&request);
     assert_eq!(
         option(&user, "--permission-mode").unwrap(),

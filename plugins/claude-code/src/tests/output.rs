@@ -3,10 +3,8 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::bindings::types::{
-    Denial, Fact, Line, OutputStream, Retry, ToolCall, ToolResult, Usage,
-};
 use crate::stream::Reader;
+use agenticore_plugin::{Denial, Fact, Line, OutputStream, Retry, ToolCall, ToolResult, Usage};
 
 fn line(text: impl ToString) -> Line {
     Line {

@@ -1,7 +1,7 @@
 //! What stands under `claude:`.
 
 use super::*;
-use crate::bindings::types::ErrorCode;
+use agenticore_plugin::ErrorCode;
 
 #[test]
 fn the_nearest_layer_wins_even_with_a_default() {
@@ -51,9 +51,9 @@ fn lists_of_tools_and_variables_add_up() {
 #[test]
 fn the_plugins_own_config_is_the_nearest_layer() {
     let mut request = request(&[(r#"{"claude": {"model": "opus"}}"#, &[])]);
-    request.config = r#"{"model": "haiku"}"#.to_owned();
+    request.config = r#"{"model": "haiku"}"#.parse().unwrap();
     assert_eq!(option(&plan(&request), "--model").unwrap(), "haiku");
-    request.config = r#"{"modle": "haiku"}"#.to_owned();
+    request.config = r#"{"modle": "haiku"}"#.parse().unwrap();
     assert!(error(&request).contains("plugin.config: unknown key `modle`"));
 }
 

@@ -1,10 +1,10 @@
 //! The table of exits, as they were measured.
 
 use super::*;
-use crate::bindings::types::{Conclusion, Ending, Exit, FailureClass};
 use crate::outcome::conclude;
 use crate::settings::Settings;
 use crate::stream::Reader;
+use agenticore_plugin::{Conclusion, Ending, Exit, FailureClass};
 
 const COMPLETED: &str = r#"{"type":"turn.completed","usage":{}}"#;
 

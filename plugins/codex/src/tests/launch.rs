@@ -3,8 +3,8 @@
 use toml::Value;
 
 use super::*;
-use crate::bindings::types::{ErrorCode, Location, Place, StopPlan};
 use crate::settings;
+use agenticore_plugin::{ErrorCode, Location, Place, StopPlan};
 
 #[test]
 fn a_profile_that_says_nothing_starts_a_careful_agent() {
@@ -62,7 +62,7 @@ fn every_key_of_the_configuration_has_its_place() {
         "no_session_persistence": true, "trust_repository": true, "web_search": true, "append_prompt": "Be brief.",
         "base_url": "http://127.0.0.1:9/v1", "api_key": "MY_KEY", "env": {"A": "b"}, "secrets": ["S"]}"#;
     let mut request = request(text, &[&[]]);
-    request.operator = r#"{"binary": "/opt/codex", "timeout": 9, "base_url": "http://x", "env": {"A": "c", "1": ""}}"#.to_owned();
+    request.operator = r#"{"binary": "/opt/codex", "timeout": 9, "base_url": "http://x", "env": {"A": "c", "1": ""}}"#.parse().unwrap();
     let plan = plan(&request);
     let config = config(&plan);
     let text = |key: &str| config.get(key).and_then(Value::as_str).map(str::to_owned);

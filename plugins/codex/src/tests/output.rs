@@ -1,8 +1,8 @@
 //! Lines as version 0.169 printed them, and the facts in them.
 
 use super::*;
-use crate::bindings::types::{Fact, Usage};
 use crate::stream::{Reader, Turn};
+use agenticore_plugin::{Fact, Usage};
 
 fn read(lines: &[&str]) -> (Vec<Fact>, Reader) {
     let mut reader = Reader::new(Some("m-1".to_owned()));
