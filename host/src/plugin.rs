@@ -15,10 +15,11 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::io::AsyncReadExt;
 use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore};
-use wasmtime::component::Linker;
+use wasmtime::component::{Instance, Linker};
 use wasmtime::{Engine, Store};
 
 use self::call::Guest;
@@ -305,26 +306,18 @@ impl PluginHost {
             return Err(run::missing(plugin, "profile"));
         };
         let guest_request = request.for_guest(plugin.reads());
-        let _permits = core.permits(plugin).await?;
-        let call = async |store: &mut Store<State>| {
-            let instance = plugin.pre.instantiate_async(&mut *store).await?;
-            indices
-                .load(&mut *store, &instance)?
-                .call_materialize(store, &guest_request)
-                .await
-        };
-        let guest = Guest::new(
-            &core.engine,
-            plugin.label(),
-            &context.job_id,
-            &context.limits,
-            core.log_debug,
+        let deadline = ("time", context.limits.time);
+        let call = self.call_fresh(
+            plugin,
+            context,
+            "materialize",
+            deadline,
+            async |store, i| {
+                let functions = indices.load(&mut *store, i)?;
+                functions.call_materialize(store, &guest_request).await
+            },
         );
-        let deadline = context.limits.time;
-        let (guest, answer, report) = guest
-            .call(&core.ticker, "materialize", "time", deadline, call)
-            .await?;
-        drop(guest);
+        let (answer, report) = call.await?;
         let label = plugin.label();
         let grants = self.effective_grants(plugin, &context.grants, Role::Plugin);
         let checked = answer
@@ -349,6 +342,46 @@ impl PluginHost {
                 Err(error)
             }
         }
+    }
+}
+
+impl PluginHost {
+    /// One call in an instance made for it, under this limit of time.
+    async fn call_fresh<R>(
+        &self,
+        plugin: &Plugin,
+        context: &CallContext,
+        name: &str,
+        (limit, deadline): (&'static str, Duration),
+        call: impl AsyncFnOnce(&mut Store<State>, &Instance) -> wasmtime::Result<R>,
+    ) -> Result<(R, CallReport), PluginError> {
+        let core = &self.core;
+        let _permits = core.permits(plugin).await?;
+        let guest = Guest::new(
+            &core.engine,
+            plugin.label(),
+            &context.job_id,
+            &context.limits,
+            core.log_debug,
+        );
+        let called = guest.call(&core.ticker, name, limit, deadline, async |store| {
+            let instance = plugin.pre.instantiate_async(&mut *store).await?;
+            call(store, &instance).await
+        });
+        let (_, answer, report) = called.await?;
+        Ok((answer, report))
+    }
+
+    /// As [`Self::call_fresh`], for a hook.
+    async fn call_hook<R>(
+        &self,
+        plugin: &Plugin,
+        context: &CallContext,
+        name: &str,
+        call: impl AsyncFnOnce(&mut Store<State>, &Instance) -> wasmtime::Result<R>,
+    ) -> Result<(R, CallReport), PluginError> {
+        let deadline = ("hook_time", context.limits.hook_time);
+        self.call_fresh(plugin, context, name, deadline, call).await
     }
 }
 

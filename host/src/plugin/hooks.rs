@@ -4,18 +4,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
-use wasmtime::Store;
 
 use super::bindings::types::{
     EnvVar, Job, PlanPatch, PullRequestText, PullRequestVerdict, Review, RunResult, Verdict,
 };
-use super::call::{CallReport, Guest};
+use super::call::CallReport;
 use super::error::PluginError;
 use super::grants::{EffectiveGrants, Role};
 use super::plan::{self, CheckedPlan};
 use super::request::CallContext;
 use super::run::missing;
-use super::state::State;
 use super::tree::CheckedTree;
 use super::{Plugin, PluginHost, metrics, text};
 
@@ -57,25 +55,11 @@ impl PluginHost {
             return Err(missing(plugin, "hooks"));
         };
         let (config, view) = (config.to_string(), plan.view());
-        let _permits = self.core.permits(plugin).await?;
-        let call = async |store: &mut Store<State>| {
-            let instance = plugin.pre.instantiate_async(&mut *store).await?;
-            indices
-                .load(&mut *store, &instance)?
-                .call_pre_job(store, job, &config, &view)
-                .await
-        };
-        let deadline = context.limits.hook_time;
-        let guest = Guest::new(
-            &self.core.engine,
-            plugin.label(),
-            &context.job_id,
-            &context.limits,
-            self.core.log_debug,
-        );
-        let (_, verdict, report) = guest
-            .call(&self.core.ticker, "pre-job", "hook_time", deadline, call)
-            .await?;
+        let call = self.call_hook(plugin, context, "pre-job", async |store, i| {
+            let functions = indices.load(&mut *store, i)?;
+            functions.call_pre_job(store, job, &config, &view).await
+        });
+        let (verdict, report) = call.await?;
         let decided = match verdict {
             Verdict::Proceed => PreJob::Proceed,
             Verdict::Reject(reason) => PreJob::Reject(text::block(&reason, REASON_BYTES)),
@@ -134,25 +118,11 @@ impl PluginHost {
             return Err(missing(plugin, "hooks"));
         };
         let config = config.to_string();
-        let _permits = self.core.permits(plugin).await?;
-        let call = async |store: &mut Store<State>| {
-            let instance = plugin.pre.instantiate_async(&mut *store).await?;
-            indices
-                .load(&mut *store, &instance)?
-                .call_post_job(store, job, &config, run)
-                .await
-        };
-        let deadline = context.limits.hook_time;
-        let guest = Guest::new(
-            &self.core.engine,
-            plugin.label(),
-            &context.job_id,
-            &context.limits,
-            self.core.log_debug,
-        );
-        let (_, review, report) = guest
-            .call(&self.core.ticker, "post-job", "hook_time", deadline, call)
-            .await?;
+        let call = self.call_hook(plugin, context, "post-job", async |store, i| {
+            let functions = indices.load(&mut *store, i)?;
+            functions.call_post_job(store, job, &config, run).await
+        });
+        let (review, report) = call.await?;
         Ok((sanitized(review), report))
     }
 }

@@ -3,14 +3,12 @@
 use std::sync::Arc;
 
 use serde_json::Value;
-use wasmtime::Store;
 
 use super::bindings::types::{Job, Passage};
-use super::call::{CallReport, Guest};
+use super::call::CallReport;
 use super::error::{Code, PluginError};
 use super::request::CallContext;
 use super::run::missing;
-use super::state::State;
 use super::{Plugin, PluginHost};
 
 impl PluginHost {
@@ -31,25 +29,11 @@ impl PluginHost {
             return Err(missing(plugin, "redact"));
         };
         let config = config.to_string();
-        let _permits = self.core.permits(plugin).await?;
-        let call = async |store: &mut Store<State>| {
-            let instance = plugin.pre.instantiate_async(&mut *store).await?;
-            indices
-                .load(&mut *store, &instance)?
-                .call_redact(store, job, &config, passages)
-                .await
-        };
-        let deadline = context.limits.hook_time;
-        let guest = Guest::new(
-            &self.core.engine,
-            plugin.label(),
-            &context.job_id,
-            &context.limits,
-            self.core.log_debug,
-        );
-        let (_, answers, report) = guest
-            .call(&self.core.ticker, "redact", "hook_time", deadline, call)
-            .await?;
+        let call = self.call_hook(plugin, context, "redact", async |store, i| {
+            let functions = indices.load(&mut *store, i)?;
+            functions.call_redact(store, job, &config, passages).await
+        });
+        let (answers, report) = call.await?;
         if answers.len() != passages.len() {
             let message = format!(
                 "`redact` gave {} answers to {} passages",
