@@ -3,7 +3,8 @@
 //! Everything that runs a guest here runs it in the sandbox of a server, under its limits: a [`Trial`] is a sample job ([`sample`]) up
 //! to the point where a server would start the agent, and [`case`] compares such trials with what was expected of them. [`anatomy`]
 //! takes a component apart without running it, [`compare`] says what differs between two, [`mod@bench`] what a call costs. A [`bundle`] is how
-//! a plugin travels, with [`signature`]s on it, by file or through a [`registry`]; [`install`] puts it where profiles find it.//!
+//! a plugin travels, with [`signature`]s on it, by file or through a [`registry`]; [`install`] puts it where profiles find it.
+//!
 //! It owns no command line: that is [`crate::cli`]'s.
 
 pub mod anatomy;
@@ -65,7 +66,7 @@ pub fn component(named: &Path) -> Result<Component, Unusable> {
 }
 
 /// A document of at most a few megabytes.
-fn read_text(path: &Path) -> Result<String, Unusable> {
+pub(crate) fn read_text(path: &Path) -> Result<String, Unusable> {
     let size = std::fs::metadata(path).map_err(|e| Unusable::at(path, e))?;
     if size.len() > MAX_DOCUMENT {
         return Err(Unusable::at(

@@ -137,6 +137,23 @@ async fn a_run_writes_the_files_and_refuses_what_a_server_refuses() {
         "echo hi"
     );
 
+    // A redacting hook and `agent` can be called too.
+    let redacted = world
+        .cli(&["plugin", "run", "redact", "--hook", "redact", "--json"])
+        .await
+        .json();
+    let kept = json!([{"kind": "output", "text": "hello\n", "changed": false}]);
+    assert_eq!(redacted["answer"]["passages"], kept, "{redacted:#}");
+    write(&world.path("printed"), "one\n");
+    let printed = at(&world, "printed");
+    let read = world
+        .cli(&["plugin", "run", "shell", "--agent-output", &printed])
+        .await;
+    assert!(
+        read.stdout.contains("agent") && read.stdout.contains(r#""text": "one""#),
+        "{read:?}"
+    );
+
     // Without the grant nothing is planned, and the answer names the grant and who can give it.
     let refused = world
         .cli(&["plugin", "run", "shell", "--grant", "mcp:stdio", "--json"])
@@ -171,26 +188,43 @@ async fn cases_pass_fail_with_a_diff_and_are_updated() {
     let cases = world.path("project/cases");
     fs::create_dir_all(&cases).unwrap();
     fs::copy(built("test-guests"), world.path("project/plugin.wasm")).unwrap();
-    write(
-        &cases.join("plan/case.yml"),
-        "component: shell\njob: {task: echo one}\nconfig: {env: {LEVEL: info}}\n",
-    );
-    write(
-        &cases.join("hooks/rejects/case.yml"),
-        "hook: pre-job\nconfig: {verdict: reject}\n",
-    );
-    write(
-        &cases.join("hooks/patches/case.yml"),
-        "hook: pre-job\nconfig: {verdict: patch}\nplan: {program: sh, files: {settings.json: '{}'}}\n",
-    );
-    write(
-        &cases.join("hooks/reviews/case.yml"),
-        "hook: post-job\nresult: {status: failed, failure: agent}\n",
-    );
-    write(
-        &cases.join("hooks/panics/case.yml"),
-        "hook: pre-job\nconfig: {do: panic}\n",
-    );
+    for (file, text) in [
+        (
+            "plan/case.yml",
+            "component: shell\njob: {task: echo one}\nconfig: {env: {LEVEL: info}}\n",
+        ),
+        (
+            "hooks/rejects/case.yml",
+            "hook: pre-job\nconfig: {verdict: reject}\n",
+        ),
+        (
+            "hooks/patches/case.yml",
+            "hook: pre-job\nconfig: {verdict: patch}\nplan: {program: sh, files: {settings.json: '{}'}}\n",
+        ),
+        (
+            "hooks/reviews/case.yml",
+            "hook: post-job\nresult: {status: failed, failure: agent}\n",
+        ),
+        (
+            "hooks/panics/case.yml",
+            "hook: pre-job\nconfig: {do: panic}\n",
+        ),
+        (
+            "hooks/redacts/case.yml",
+            "hook: redact\nconfig: {secret: hunter2}\npassages: [{kind: pull-request-title, text: it is hunter2}, {kind: message, text: done}]\n",
+        ),
+        ("runs/fails/printed.txt", "two\n"),
+        (
+            "runs/fails/case.yml",
+            "component: shell\nrun: {stdout: \"one\\n\", stdout_file: printed.txt, stderr: \"oops\\n\", exit: {code: 3}}\n",
+        ),
+        (
+            "runs/unread/case.yml",
+            "component: policy\nrun: {stdout: x}\n",
+        ),
+    ] {
+        write(&cases.join(file), text);
+    }
     let folder = cases.display().to_string();
     let test = async |more: &[&str]| {
         world
@@ -204,12 +238,12 @@ async fn cases_pass_fail_with_a_diff_and_are_updated() {
     let updated = test(&["--update"]).await;
     assert_eq!(updated.code, Some(0), "{updated:?}");
     assert!(
-        updated.stdout.ends_with("0 passed, 0 failed, 5 updated\n"),
+        updated.stdout.ends_with("0 passed, 0 failed, 8 updated\n"),
         "{updated:?}"
     );
     let again = test(&["--json"]).await;
     assert_eq!(again.code, Some(0), "{again:?}");
-    assert_eq!(again.json()["passed"], 5);
+    assert_eq!(again.json()["passed"], 8);
 
     let read = |below: &str| fs::read_to_string(cases.join(below)).unwrap();
     assert_eq!(read("plan/expected/tree/task.sh"), "echo one");
@@ -220,6 +254,23 @@ async fn cases_pass_fail_with_a_diff_and_are_updated() {
     );
     assert!(read("hooks/reviews/expected/review.json").contains("pull_request"));
     assert!(read("hooks/panics/expected/error.json").contains("plugin.trap"));
+    let answer = |below: &str| serde_json::from_str::<Value>(&read(below)).unwrap();
+    assert_eq!(
+        answer("hooks/redacts/expected/passages.json"),
+        json!({"passages": [
+            {"kind": "pull-request-title", "text": "it is (gone)", "changed": true},
+            {"kind": "message", "text": "done", "changed": false},
+        ]})
+    );
+    let run = answer("runs/fails/expected/run.json");
+    assert_eq!(
+        run["facts"],
+        json!([{"text": "one"}, {"text": "two"}, {"text": "oops"}])
+    );
+    let failed = &run["conclusion"]["ending"]["failed"];
+    assert_eq!(failed["class"], "agent", "{run}");
+    assert!(text(failed, "message").contains("oops"), "{run}");
+    assert!(read("runs/unread/expected/error.json").contains("plugin.export"));
 
     write(
         &cases.join("plan/case.yml"),
@@ -250,76 +301,62 @@ async fn cases_pass_fail_with_a_diff_and_are_updated() {
 #[tokio::test]
 async fn check_says_what_is_wrong_which_code_it_has_and_what_to_do() {
     let world = World::builder().idle();
-    let mut told = String::new();
-    let mut tell = async |what: &str, file: &str, more: &[&str]| {
-        let check = world
-            .cli(&[&["plugin", "check", file][..], more].concat())
-            .await;
-        let shown = format!("{}{}", check.stdout, check.stderr);
-        let kept: Vec<&str> = shown
-            .lines()
-            .filter(|line| {
-                [
-                    "usable",
-                    "contract",
-                    "note",
-                    "error",
-                    "fixed by",
-                    "--strict",
-                    "agenticore:",
-                ]
-                .iter()
-                .any(|w| line.starts_with(w))
-            })
-            .collect();
-        let folder = world.path("").display().to_string();
-        let kept = kept
-            .join("\n")
-            .replace(folder.trim_end_matches('/'), "FOLDER");
-        told.push_str(&format!(
-            "== {what}: exit {}\n{kept}\n",
-            check.code.unwrap()
-        ));
-    };
     write(&world.path("text.wasm"), "(component)");
-    tell("wrong: text", &at(&world, "text.wasm"), &[]).await;
     fs::write(world.path("core.wasm"), b"\0asm\x01\0\0\0").unwrap();
-    tell("wrong: a core module", &at(&world, "core.wasm"), &[]).await;
     let whole = fs::read(built("shell")).unwrap();
     fs::write(world.path("cut.wasm"), &whole[..whole.len() / 2]).unwrap();
-    tell("wrong: cut off", &at(&world, "cut.wasm"), &[]).await;
-    let old = patched(&world, "old.wasm", "@1.1.0", "@0.9.0");
-    tell("old: of an earlier contract", &old, &[]).await;
-    let newer = patched(&world, "newer.wasm", "@1.1.0", "@7.0.0");
-    tell("newer than this host", &newer, &[]).await;
-    tell(
-        "hostile: loops in describe",
-        &describes(&world, "loop.wasm", "loop"),
-        &[],
-    )
-    .await;
-    tell(
-        "hostile: panics in describe",
-        &describes(&world, "panic.wasm", "panic"),
-        &[],
-    )
-    .await;
-    tell(
-        "hostile: fills the memory",
-        &describes(&world, "memory.wasm", "memory"),
-        &[],
-    )
-    .await;
-    tell("greedy", &built_text("test-guests"), &[]).await;
-    tell(
-        "greedy, --strict",
-        &built_text("test-guests"),
-        &["--strict"],
-    )
-    .await;
-    tell("fine, --strict", "shell", &["--strict"]).await;
-    tell("missing", &at(&world, "none.wasm"), &[]).await;
+    let file = |name: &str| at(&world, name);
+    let speaks = |name: &str, version: &str| patched(&world, name, "@1.1.0", version);
+    let does = |what: &str| describes(&world, &format!("{what}.wasm"), what);
+    let greedy = built_text("test-guests");
+    let mut told = String::new();
+    for (what, component, more) in [
+        ("wrong: text", file("text.wasm"), &[][..]),
+        ("wrong: a core module", file("core.wasm"), &[]),
+        ("wrong: cut off", file("cut.wasm"), &[]),
+        (
+            "old: of an earlier contract",
+            speaks("old.wasm", "@0.9.0"),
+            &[],
+        ),
+        ("newer than this host", speaks("newer.wasm", "@7.0.0"), &[]),
+        ("hostile: loops in describe", does("loop"), &[]),
+        ("hostile: panics in describe", does("panic"), &[]),
+        ("hostile: fills the memory", does("memory"), &[]),
+        ("greedy", greedy.clone(), &[]),
+        ("greedy, --strict", greedy, &["--strict"]),
+        ("fine, --strict", "shell".to_owned(), &["--strict"]),
+        ("missing", file("none.wasm"), &[]),
+    ] {
+        let check = [&["plugin", "check", &component], more].concat();
+        let check = world.cli(&check).await;
+        let said = format!("{}{}", check.stdout, check.stderr);
+        told.push_str(&format!(
+            "== {what}: exit {}\n{}\n",
+            check.code.unwrap(),
+            told_lines(&said, &world)
+        ));
+    }
     expect_file("plugin_check.txt", &without_numbers(&told));
+}
+
+/// The lines of a check that tell what it came to.
+fn told_lines(said: &str, world: &World) -> String {
+    let begins = [
+        "usable",
+        "contract",
+        "note",
+        "error",
+        "fixed by",
+        "--strict",
+        "agenticore:",
+    ];
+    let kept = said
+        .lines()
+        .filter(|line| begins.iter().any(|word| line.starts_with(word)));
+    let folder = world.path("").display().to_string();
+    let kept = kept.collect::<Vec<_>>().join("\n");
+    kept.replace(folder.trim_end_matches('/'), "FOLDER")
 }
 
 /// Times and places in a file differ from run to run and from build to build; what is bundled and spoken, from version to version.

@@ -112,14 +112,7 @@ impl Guest {
 
 /// The last bytes of a text, sanitized.
 fn tail(text: &str) -> String {
-    let mut start = text.len().saturating_sub(DETAIL_BYTES);
-    while !text.is_char_boundary(start) {
-        start += 1;
-    }
-    text::block(
-        text.get(start..).unwrap_or_default().trim_end(),
-        DETAIL_BYTES,
-    )
+    text::block(text::tail(text, DETAIL_BYTES).trim_end(), DETAIL_BYTES)
 }
 
 fn explain(name: &str, error: &wasmtime::Error, state: &State) -> PluginError {

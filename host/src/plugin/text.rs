@@ -23,6 +23,15 @@ pub(crate) fn block(text: &str, max: usize) -> String {
     escape(text, max, |c| c == '\n' || c == '\t')
 }
 
+/// The last bytes of a text, at most `max`, from the beginning of a character on.
+pub(crate) fn tail(text: &str, max: usize) -> &str {
+    let mut start = text.len().saturating_sub(max);
+    while !text.is_char_boundary(start) {
+        start += 1;
+    }
+    text.get(start..).unwrap_or_default()
+}
+
 fn escape(text: &str, max: usize, keep: impl Fn(char) -> bool) -> String {
     let mut out = String::with_capacity(text.len().min(max));
     for c in text.chars() {
@@ -55,6 +64,12 @@ mod tests {
     #[test]
     fn what_is_too_long_is_cut() {
         assert_eq!(line("aaaaaaaaaa", 4), "aaaa…");
+    }
+
+    #[test]
+    fn a_tail_begins_with_a_whole_character() {
+        assert_eq!(tail("a\u{e9}b", 2), "b");
+        assert_eq!(tail("a\u{e9}b", 9), "a\u{e9}b");
     }
 
     #[test]

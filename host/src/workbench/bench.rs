@@ -20,6 +20,18 @@ use crate::profile::Component;
 /// Calls before anything is measured.
 const WARM_UP: usize = 3;
 
+/// Loads out of the cache of compiled code.
+const WARM_LOADS: usize = 11;
+
+/// The row of a component that was loaded for the first time.
+pub const COLD: &str = "loaded, compiled anew";
+/// The row of a component whose compiled code was kept.
+pub const WARM: &str = "loaded, compiled before";
+/// The row of a call.
+pub const CALL: &str = "a call, in a fresh instance";
+/// The row of a call whose files were written.
+pub const WHOLE: &str = "a call, and its files written";
+
 /// What was measured.
 #[derive(Debug, Serialize)]
 pub struct Measured {
@@ -122,9 +134,9 @@ pub async fn measure(
         },
     );
     let is_plan = !whole.0.is_empty();
-    rows.push(call.row("a call, in a fresh instance", Some((floor, beside))));
+    rows.push(call.row(CALL, Some((floor, beside))));
     if is_plan {
-        rows.push(whole.row("a call, and its files written", Some((floor, beside))));
+        rows.push(whole.row(WHOLE, Some((floor, beside))));
     }
     rows.push(native.row(beside, None));
     Ok(Measured { calls, rows })
@@ -143,22 +155,24 @@ async fn loading(
     };
     let bytes = bench.bytes(component).await?;
     let mut rows = Vec::new();
-    for what in ["loaded, compiled anew", "loaded, compiled before"] {
-        let fresh = Workbench::new(config.clone())?;
-        let began = Instant::now();
-        fresh.plugins().host().load(bytes.clone()).await?;
+    for (what, loads) in [(COLD, 1), (WARM, WARM_LOADS)] {
         let mut times = Times::default();
-        times.add(began.elapsed());
+        for _ in 0..loads {
+            let fresh = Workbench::new(config.clone())?;
+            let began = Instant::now();
+            fresh.plugins().host().load(bytes.clone()).await?;
+            times.add(began.elapsed());
+        }
         rows.push(times.row(what, None));
     }
     Ok(rows)
 }
 
-/// The plan of a call; none for a hook that changes nothing.
+/// The plan of a call; none for one that makes no plan.
 async fn answered(bench: &Workbench, trial: &Trial) -> Result<Option<CheckedPlan>, Failed> {
-    Ok(match bench.run(trial).await?.answer? {
+    Ok(match bench.run(trial).await.answer? {
         Answer::Plan(plan) => Some(*plan),
-        Answer::PreJob(_) | Answer::PostJob(_) => None,
+        _ => None,
     })
 }
 

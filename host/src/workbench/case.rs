@@ -132,7 +132,7 @@ pub async fn run(
         None => usual_component(folder)?,
     };
     let ran = match bench.prepare(&component, sample, &document).await {
-        Ok(trial) => bench.run(&trial).await,
+        Ok(trial) => Ok(bench.run(&trial).await),
         Err(failed) => Err(failed),
     };
     let (answered, ran) = match ran {

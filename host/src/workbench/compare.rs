@@ -177,7 +177,7 @@ async fn answer(
     path: &Path,
 ) -> Result<Value, Unusable> {
     let ran = match bench.prepare(component, sample.clone(), path).await {
-        Ok(trial) => bench.run(&trial).await,
+        Ok(trial) => Ok(bench.run(&trial).await),
         Err(failed) => Err(failed),
     };
     match ran {

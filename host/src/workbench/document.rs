@@ -5,7 +5,11 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::plugin::types::{EnvValue, FileMode, PullRequestVerdict, Review, StopPlan};
+use super::sample::SamplePassage;
+use crate::plugin::types::{
+    Conclusion, Ending, EnvValue, Fact, FailureClass, FileMode, PullRequestVerdict, Review,
+    StopPlan,
+};
 use crate::plugin::{CheckedPlan, Digest, Grants, Origin, PluginError, PreJob, shown_location};
 
 /// What a plugin answered, after every check of the host.
@@ -17,6 +21,30 @@ pub enum Answer {
     PreJob(PreJob),
     /// A post hook's review.
     PostJob(Review),
+    /// What a redacting hook made of each passage.
+    Redact(Vec<Redacted>),
+    /// What `agent` made of a run's output, and its conclusion.
+    Run(Vec<Fact>, Conclusion),
+}
+
+/// A passage as it would be kept.
+#[derive(Debug, Clone, Serialize)]
+pub struct Redacted {
+    #[serde(flatten)]
+    passage: SamplePassage,
+    changed: bool,
+}
+
+impl Redacted {
+    /// A passage, and what a plugin answered to it.
+    #[must_use]
+    pub fn new(mut passage: SamplePassage, answer: Option<String>) -> Self {
+        let changed = answer.is_some();
+        if let Some(text) = answer {
+            passage.text = text;
+        }
+        Self { passage, changed }
+    }
 }
 
 /// A launch plan.
@@ -166,6 +194,10 @@ impl Answer {
                 json!({"verdict": "patch", "plan": plan_value(plan)})
             }
             Self::PostJob(review) => review_value(review),
+            Self::Redact(passages) => json!({"passages": passages}),
+            Self::Run(facts, conclusion) => json!({
+                "facts": facts.iter().map(fact).collect::<Vec<_>>(), "conclusion": concluded(conclusion),
+            }),
         }
     }
 
@@ -175,6 +207,8 @@ impl Answer {
             Self::Plan(_) => "plan.json",
             Self::PreJob(_) => "verdict.json",
             Self::PostJob(_) => "review.json",
+            Self::Redact(_) => "passages.json",
+            Self::Run(..) => "run.json",
         }
     }
 
@@ -206,6 +240,39 @@ fn review_value(review: &Review) -> Value {
         }
     };
     json!({"annotations": annotations, "pull_request": pull_request})
+}
+
+fn fact(fact: &Fact) -> Value {
+    match fact {
+        Fact::Session(id) => json!({"session": id}),
+        Fact::Text(text) => json!({"text": text}),
+        Fact::Model(name) => json!({"model": name}),
+        Fact::ToolCall(call) => json!({"tool-call": call}),
+        Fact::ToolResult(result) => json!({"tool-result": result}),
+        Fact::Usage(usage) => json!({"usage": usage}),
+        Fact::CostUsd(dollars) => json!({"cost-usd": dollars}),
+        Fact::Turns(turns) => json!({"turns": turns}),
+        Fact::Retry(retry) => json!({"retry": retry}),
+        Fact::Denial(denial) => json!({"denial": denial}),
+        Fact::Other(other) => json!({"other": other}),
+    }
+}
+
+fn concluded(conclusion: &Conclusion) -> Value {
+    let ending = match &conclusion.ending {
+        Ending::Succeeded => json!("succeeded"),
+        Ending::Stopped => json!("stopped"),
+        Ending::Failed(failure) => {
+            let class = match failure.class {
+                FailureClass::Agent => "agent",
+                FailureClass::Api => "api",
+                FailureClass::Budget => "budget",
+            };
+            json!({"failed": {"class": class, "message": failure.message, "remedy": failure.remedy}})
+        }
+    };
+    let facts: Vec<Value> = conclusion.facts.iter().map(fact).collect();
+    json!({"ending": ending, "output": conclusion.output, "message": conclusion.message, "facts": facts})
 }
 
 /// A refusal without what differs from run to run, such as the milliseconds of a call that took too long.

@@ -6,19 +6,22 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
 use super::Unusable;
 use crate::plugin::types::{
-    Argument, Budget, Content, EnvValue, EnvVar, FileEntry, FileMode, Job, LaunchPlan, RunResult,
-    SessionPlan, StopPlan, Usage,
+    Argument, Budget, Content, EnvValue, EnvVar, Exit, FileEntry, FileMode, Job, LaunchPlan, Line,
+    OutputStream, Passage, PassageKind, RunResult, SessionPlan, StopPlan, Usage,
 };
-use crate::plugin::{Grants, LimitsPatch};
+use crate::plugin::{Grants, LimitsPatch, text};
 use crate::profile::HookPoint;
 
 /// The job of a sample that names none. Its time is part of the id, so the virtual clock of every run starts at the same moment.
 const SAMPLE_JOB: &str = "01941f29-7c00-7000-8000-000000000001";
+
+/// Bytes of standard error that a plugin is shown at the end.
+const STDERR_TAIL: usize = 8 * 1024;
 
 /// What is called, and with what.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -44,6 +47,61 @@ pub struct Sample {
     pub plan: Option<SamplePlan>,
     /// How the run ended, for a post hook.
     pub result: SampleResult,
+    /// The texts that a redacting hook cleans; none: the output of `result`.
+    pub passages: Vec<SamplePassage>,
+    /// What the agent printed and how it ended: `agent` is called with it in the place of `materialize`.
+    pub run: Option<SampleRun>,
+}
+
+/// Some text of the job, for a redacting hook.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SamplePassage {
+    /// Where it will stand.
+    #[serde(with = "KindName")]
+    pub kind: PassageKind,
+    /// The text.
+    pub text: String,
+}
+
+/// The kinds of passages as they are written.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", remote = "PassageKind")]
+enum KindName {
+    Output,
+    Message,
+    Failure,
+    Annotation,
+    PullRequestTitle,
+    PullRequestBody,
+}
+
+/// What an agent printed and how it ended.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SampleRun {
+    /// Its standard output.
+    pub stdout: String,
+    /// A file with its standard output, as a path beside the document; it comes after `stdout`.
+    pub stdout_file: Option<String>,
+    /// Its standard error, which is read after the output.
+    pub stderr: String,
+    /// How its process ended.
+    pub exit: SampleExit,
+    /// The id of the session, where the plan chose one.
+    pub session: Option<String>,
+}
+
+/// How an agent's process ended.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SampleExit {
+    /// The exit code; none, without a signal either: 0.
+    pub code: Option<i32>,
+    /// The signal that ended it.
+    pub signal: Option<i32>,
+    /// Whether the host had asked it to stop.
+    pub stop_requested: bool,
 }
 
 /// The job of a sample.
@@ -147,7 +205,25 @@ impl Sample {
     /// # Errors
     /// [`Unusable`] naming the file and what is wrong in it.
     pub fn read(path: &Path) -> Result<Self, Unusable> {
-        serde_saphyr::from_str(&super::read_text(path)?).map_err(|e| Unusable::at(path, e))
+        let mut sample: Self =
+            serde_saphyr::from_str(&super::read_text(path)?).map_err(|e| Unusable::at(path, e))?;
+        if let Some(run) = &mut sample.run
+            && let Some(file) = run.stdout_file.take()
+        {
+            let output = super::read_text(&super::beside(path, &file))?;
+            run.stdout.push_str(&output);
+        }
+        Ok(sample)
+    }
+
+    pub(super) fn passages(self) -> Vec<SamplePassage> {
+        if !self.passages.is_empty() {
+            return self.passages;
+        }
+        vec![SamplePassage {
+            kind: PassageKind::Output,
+            text: self.result.output,
+        }]
     }
 }
 
@@ -233,6 +309,46 @@ impl SampleResult {
             cost_usd: self.cost_usd,
             turns: self.turns,
             changed_files: self.changed_files.clone(),
+        }
+    }
+}
+
+impl SamplePassage {
+    pub(super) fn for_plugins(&self) -> Passage {
+        Passage {
+            kind: self.kind,
+            text: self.text.clone(),
+        }
+    }
+}
+
+impl SampleRun {
+    /// The lines, those of standard output first.
+    pub(super) fn lines(&self) -> Vec<Line> {
+        let lines = |text: &str, stream: OutputStream| -> Vec<Line> {
+            let line = |text: &str| Line {
+                stream,
+                text: text.to_owned(),
+                truncated: false,
+            };
+            text.lines().map(line).collect()
+        };
+        let mut all = lines(&self.stdout, OutputStream::Stdout);
+        all.extend(lines(&self.stderr, OutputStream::Stderr));
+        all
+    }
+
+    pub(super) fn exit(&self) -> Exit {
+        let SampleExit {
+            code,
+            signal,
+            stop_requested,
+        } = self.exit;
+        Exit {
+            code: code.or_else(|| signal.is_none().then_some(0)),
+            signal,
+            stop_requested,
+            stderr_tail: text::tail(&self.stderr, STDERR_TAIL).to_owned(),
         }
     }
 }

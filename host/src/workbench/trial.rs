@@ -2,23 +2,25 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytesize::ByteSize;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::document::Answer;
-use super::sample::{Sample, check_limits};
+use super::document::{Answer, Redacted};
+use super::sample::{Sample, SamplePassage, SampleRun, check_limits};
 use super::{Unusable, component};
 use crate::bundled;
 use crate::config::Config;
 use crate::job::JobId;
-use crate::plugin::types::{Job, SessionStart, Spent};
+use crate::plugin::types::{Job, RunResult, SessionStart, Spent};
 use crate::plugin::{
     CallContext, CallReport, CheckedPlan, Code, Compiler, Digest, EffectiveGrants, Grants, Layer,
-    Limits, PlanRequest, Plugin, PluginError, Role, millis,
+    Limits, PlanRequest, Plugin, PluginError, Role, RunRequest, millis,
 };
 use crate::plugins::Plugins;
+use crate::process::LineLimits;
 use crate::profile::{Component, HookPoint, PluginRef, Profile, ProfileRoot, ProfileStore, Source};
 use crate::server::profile_roots;
 use crate::service::check_schema;
@@ -37,16 +39,35 @@ pub struct Workbench {
 #[derive(Debug)]
 pub struct Trial {
     plugin: Arc<Plugin>,
-    hook: Option<HookPoint>,
+    work: Work,
     context: CallContext,
     config: Value,
     operator: Value,
     job: Job,
     layers: Arc<[Layer]>,
-    profile: Option<Arc<Profile>>,
-    sample: Sample,
     /// Whether a profile names the component; else its grants are a guess.
     named: bool,
+}
+
+/// What is called, with what it is about.
+#[derive(Debug)]
+enum Work {
+    Materialize,
+    Agent(SampleRun),
+    PreJob(Box<CheckedPlan>),
+    PostJob(RunResult),
+    Redact(Vec<SamplePassage>),
+}
+
+impl Work {
+    fn hook(&self) -> Option<HookPoint> {
+        match self {
+            Self::Materialize | Self::Agent(_) => None,
+            Self::PreJob(_) => Some(HookPoint::PreJob),
+            Self::PostJob(_) => Some(HookPoint::PostJob),
+            Self::Redact(_) => Some(HookPoint::Redact),
+        }
+    }
 }
 
 /// What came of it.
@@ -154,18 +175,27 @@ impl Workbench {
         let layers = profile
             .as_ref()
             .map_or_else(|| Arc::from([]), |p| self.plugins.layers(p));
-        Ok(Trial {
-            hook: sample.hook,
+        let mut trial = Trial {
+            work: Work::Materialize,
             job: job(&sample, profile.as_deref()),
             operator: operator(&self.config, &name.unwrap_or_default(), &sample.operator),
             context,
             config: reference.config,
             layers,
-            profile,
-            sample,
             plugin,
             named: is_named,
-        })
+        };
+        trial.work = match (sample.hook, sample.run.clone()) {
+            (None, None) => Work::Materialize,
+            (None, Some(run)) => Work::Agent(run),
+            (Some(HookPoint::PreJob), _) => {
+                let plan = self.plan_to_judge(&trial, &sample, profile.as_deref());
+                Work::PreJob(Box::new(plan.await?))
+            }
+            (Some(HookPoint::PostJob), _) => Work::PostJob(sample.result.for_plugins()),
+            (Some(HookPoint::Redact), _) => Work::Redact(sample.passages()),
+        };
+        Ok(trial)
     }
 
     fn profile(&self, sample: &Sample, document: &Path) -> Result<Option<Arc<Profile>>, Unusable> {
@@ -214,34 +244,26 @@ impl Workbench {
         None
     }
 
-    /// Makes the call.
-    ///
-    /// # Errors
-    /// [`Unusable`] when a pre hook's sample has no plan to judge; what the plugin itself does wrong is part of what is returned.
-    pub async fn run(&self, trial: &Trial) -> Result<Ran, Failed> {
+    /// Makes the call. What the plugin does wrong is part of what is returned.
+    pub async fn run(&self, trial: &Trial) -> Ran {
         let host = self.plugins.host();
         let (plugin, context) = (&trial.plugin, &trial.context);
-        let called = match trial.hook {
-            None => host
+        let (job, config) = (&trial.job, &trial.config);
+        let called = match &trial.work {
+            Work::Materialize => host
                 .materialize(plugin, context, &trial.request())
                 .await
                 .map(|(plan, report)| (Answer::Plan(Box::new(plan)), report)),
-            Some(HookPoint::PreJob) => {
-                let plan = self.plan_to_judge(trial).await?;
-                host.pre_job(plugin, context, &trial.job, &trial.config, &plan)
-                    .await
-                    .map(|(verdict, report)| (Answer::PreJob(verdict), report))
-            }
-            Some(HookPoint::PostJob) => {
-                let result = trial.sample.result.for_plugins();
-                host.post_job(plugin, context, &trial.job, &trial.config, &result)
-                    .await
-                    .map(|(review, report)| (Answer::PostJob(review), report))
-            }
-            Some(HookPoint::Redact) => {
-                let text = "a redacting hook is called in jobs alone: submit one with a profile that lists it with `on: [redact]`";
-                return Err(Unusable(text.to_owned()).into());
-            }
+            Work::Agent(run) => self.read(trial, run).await,
+            Work::PreJob(plan) => host
+                .pre_job(plugin, context, job, config, plan)
+                .await
+                .map(|(verdict, report)| (Answer::PreJob(verdict), report)),
+            Work::PostJob(result) => host
+                .post_job(plugin, context, job, config, result)
+                .await
+                .map(|(review, report)| (Answer::PostJob(review), report)),
+            Work::Redact(passages) => self.redact(trial, passages).await,
         };
         let (answer, report) = match called {
             Ok((answer, report)) => (Ok(answer), Some(report)),
@@ -250,24 +272,69 @@ impl Workbench {
                 (Err(error), report)
             }
         };
-        Ok(Ran {
+        Ran {
             answer,
             report,
             limits: context.limits.clone(),
             size: plugin.size(),
-        })
+        }
+    }
+
+    async fn redact(
+        &self,
+        trial: &Trial,
+        passages: &[SamplePassage],
+    ) -> Result<(Answer, CallReport), PluginError> {
+        let (context, job, config) = (&trial.context, &trial.job, &trial.config);
+        let given: Vec<_> = passages.iter().map(SamplePassage::for_plugins).collect();
+        let host = self.plugins.host();
+        let (answers, report) = host
+            .redact(&trial.plugin, context, job, config, &given)
+            .await?;
+        let redacted = passages.iter().cloned().zip(answers);
+        let redacted = redacted.map(|(passage, answer)| Redacted::new(passage, answer));
+        Ok((Answer::Redact(redacted.collect()), report))
+    }
+
+    /// Lets `agent` read the output of a run, and judge it.
+    async fn read(
+        &self,
+        trial: &Trial,
+        sample: &SampleRun,
+    ) -> Result<(Answer, CallReport), PluginError> {
+        let request = RunRequest {
+            job: trial.job.clone(),
+            config: trial.config.clone(),
+            layers: trial.layers.clone(),
+            session: sample.session.clone(),
+        };
+        let host = self.plugins.host();
+        let mut run = host
+            .start_run(&trial.plugin, &trial.context, &request)
+            .await?;
+        let (mut facts, mut longest) = (Vec::new(), Duration::ZERO);
+        for lines in sample.lines().chunks(LineLimits::default().batch_lines) {
+            let began = Instant::now();
+            facts.extend(run.observe(lines).await?);
+            longest = longest.max(began.elapsed());
+        }
+        let (conclusion, mut report) = run.conclude(&sample.exit()).await?;
+        report.elapsed = report.elapsed.max(longest);
+        Ok((Answer::Run(facts, conclusion), report))
     }
 
     /// The sample's own plan, or the one that the profile's plugin makes.
-    async fn plan_to_judge(&self, trial: &Trial) -> Result<CheckedPlan, Failed> {
-        if let Some(plan) = &trial.sample.plan {
-            return Ok(CheckedPlan::well_formed(
-                plan.for_host(),
-                &[],
-                &trial.context.limits,
-            )?);
+    async fn plan_to_judge(
+        &self,
+        trial: &Trial,
+        sample: &Sample,
+        profile: Option<&Profile>,
+    ) -> Result<CheckedPlan, Failed> {
+        if let Some(plan) = &sample.plan {
+            let limits = &trial.context.limits;
+            return Ok(CheckedPlan::well_formed(plan.for_host(), &[], limits)?);
         }
-        let Some(profile) = &trial.profile else {
+        let Some(profile) = profile else {
             return Err(
                 Unusable("a pre hook needs a `profile` or a `plan` to judge".to_owned()).into(),
             );
@@ -303,7 +370,7 @@ impl Trial {
     /// What the plugin asks for, what the profile grants and the operator allows, and what is left.
     #[must_use]
     pub fn grants(&self, bench: &Workbench) -> EffectiveGrants {
-        let role = if self.hook.is_some() {
+        let role = if self.work.hook().is_some() {
             Role::Hook
         } else {
             Role::Plugin
@@ -335,10 +402,14 @@ impl Trial {
         }
     }
 
-    /// The hook that is called.
+    /// What is called.
     #[must_use]
-    pub fn hook(&self) -> Option<HookPoint> {
-        self.hook
+    pub fn call(&self) -> &'static str {
+        match &self.work {
+            Work::Materialize => "materialize",
+            Work::Agent(_) => "agent",
+            work => work.hook().map_or("", HookPoint::as_str),
+        }
     }
 }
 
@@ -361,7 +432,9 @@ impl Ran {
         )];
         if let Some(report) = &self.report {
             let time = match &self.answer {
-                Ok(Answer::PreJob(_) | Answer::PostJob(_)) => ("hook_time", limits.hook_time),
+                Ok(Answer::PreJob(_) | Answer::PostJob(_) | Answer::Redact(_)) => {
+                    ("hook_time", limits.hook_time)
+                }
                 _ => ("time", limits.time),
             };
             uses.push(of(time.0, millis(report.elapsed), millis(time.1), "ms"));

@@ -15,7 +15,7 @@ use crate::plugin::{Grant, Origin, PluginError, PreJob, apply};
 use crate::profile::HookPoint;
 use crate::workbench::document::{Answer, PlanDocument};
 use crate::workbench::sample::{Sample, SampleJob};
-use crate::workbench::{Failed, Ran, Trial, Workbench, component};
+use crate::workbench::{Failed, Ran, Trial, Workbench, component, read_text};
 
 /// Call a plugin for a sample job, and show what it answers
 ///
@@ -41,6 +41,9 @@ pub(super) struct Call {
     /// Call a hook in the place of `materialize`
     #[arg(long, value_enum)]
     hook: Option<Point>,
+    /// Call `agent` in the place of `materialize`: let it read this file as what the agent printed
+    #[arg(long, value_name = "FILE", conflicts_with = "hook")]
+    agent_output: Option<PathBuf>,
     /// A sample as `plugin test` has them, such as `cases/hello/case.yml`; other options win over it
     #[arg(long, value_name = "FILE")]
     sample: Option<PathBuf>,
@@ -68,6 +71,8 @@ enum Point {
     PreJob,
     /// After it ended
     PostJob,
+    /// Before words of the job are kept and published
+    Redact,
 }
 
 pub(super) async fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
@@ -79,7 +84,7 @@ pub(super) async fn run(args: Args, context: &Context) -> anyhow::Result<ExitCod
         Err(Failed::Plugin(error)) => return refused(context, &error),
         Err(problem) => return Err(failed(problem)),
     };
-    let ran = bench.run(&trial).await.map_err(failed)?;
+    let ran = bench.run(&trial).await;
     if let (Some(folder), Ok(answer)) = (&args.write, &ran.answer) {
         write(folder, answer)?;
     }
@@ -101,7 +106,13 @@ impl Call {
             sample.hook = Some(match point {
                 Point::PreJob => HookPoint::PreJob,
                 Point::PostJob => HookPoint::PostJob,
+                Point::Redact => HookPoint::Redact,
             });
+        }
+        if let Some(path) = &self.agent_output {
+            sample.hook = None;
+            let run = sample.run.get_or_insert_default();
+            run.stdout = read_text(path).map_err(|e| unusable(&e))?;
         }
         if let Some(path) = &self.job {
             sample.job = SampleJob::read(path).map_err(|e| unusable(&e))?;
@@ -181,7 +192,7 @@ fn report(bench: &Workbench, trial: &Trial, ran: &Ran) -> Value {
             "name": about.map(|d| &d.name), "version": about.map(|d| &d.version),
             "sha256": plugin.digest(), "size": plugin.size(), "api": plugin.api(),
         },
-        "call": call_name(trial),
+        "call": trial.call(),
         "named_by_profile": trial.is_named(),
         "grants": trial.grants(bench),
         "limits": ran.limits,
@@ -193,22 +204,13 @@ fn report(bench: &Workbench, trial: &Trial, ran: &Ran) -> Value {
     })
 }
 
-fn call_name(trial: &Trial) -> &'static str {
-    match trial.hook() {
-        None => "materialize",
-        Some(HookPoint::PreJob) => "pre-job",
-        Some(HookPoint::PostJob) => "post-job",
-        Some(HookPoint::Redact) => "redact",
-    }
-}
-
 fn page(bench: &Workbench, trial: &Trial, ran: &Ran) -> String {
     let mut page = Page::default();
     if let Some(about) = trial.plugin().description() {
         page.fact("plugin", &format!("{} {}", about.name, about.version));
     }
     page.fact("sha256", &trial.plugin().digest().to_string());
-    page.fact("call", call_name(trial));
+    page.fact("call", trial.call());
     let granted: Vec<_> = trial
         .grants(bench)
         .effective
@@ -248,26 +250,22 @@ fn answer_facts(page: &mut Page, answer: &Answer) {
             page.fact("verdict", &format!("reject: {reason}"));
         }
         Answer::PreJob(PreJob::Patched(_)) => page.fact("verdict", "patch"),
-        Answer::PostJob(_) | Answer::Plan(_) => {}
-    }
-    match answer.plan() {
-        Some(plan) => {
-            plan_facts(page, &PlanDocument::from(plan));
-            page.fact("tree", &plan.tree.digest().to_string());
-            for file in plan.tree.files() {
-                let mark = if file.mode == FileMode::Executable {
-                    "x"
-                } else {
-                    "-"
-                };
-                let (size, from) = (file.bytes.len(), origin(&file.origin));
-                page.fact("", &format!("{mark} {size} {} ({from})", file.path));
-            }
-        }
-        None if matches!(answer, Answer::PostJob(_)) => {
+        Answer::PostJob(_) | Answer::Redact(_) | Answer::Run(..) => {
             page.block(&format!("{:#}", answer.document()));
         }
-        None => {}
+        Answer::Plan(_) => {}
+    }
+    let Some(plan) = answer.plan() else { return };
+    plan_facts(page, &PlanDocument::from(plan));
+    page.fact("tree", &plan.tree.digest().to_string());
+    for file in plan.tree.files() {
+        let mark = if file.mode == FileMode::Executable {
+            "x"
+        } else {
+            "-"
+        };
+        let (size, from) = (file.bytes.len(), origin(&file.origin));
+        page.fact("", &format!("{mark} {size} {} ({from})", file.path));
     }
 }
 
