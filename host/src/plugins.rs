@@ -129,7 +129,7 @@ impl Plugins {
             Component::Bundled(name) => self.load_bundled(name).await?,
             Component::File(path) => {
                 let bytes = plugin::read_component(path, self.host.limits()).await?;
-                self.keys.check_installed(path, Digest::of(&bytes))?;
+                self.keys.check_installed(&[path], Digest::of(&bytes))?;
                 self.host.load(bytes).await?
             }
         };
@@ -320,11 +320,17 @@ impl std::fmt::Display for Warmth {
     }
 }
 
+/// The profiles that jobs can have.
+#[must_use]
+pub fn usable(profiles: &ProfileStore) -> Vec<Arc<Profile>> {
+    let listed = profiles.list().into_iter().filter(|p| p.error.is_none());
+    listed.filter_map(|p| profiles.load(&p.name).ok()).collect()
+}
+
 /// The component files that the usable profiles name, each once.
 fn named(profiles: &ProfileStore) -> Vec<PluginRef> {
-    let usable = profiles.list().into_iter().filter(|p| p.error.is_none());
     let mut found: BTreeMap<PathBuf, PluginRef> = BTreeMap::new();
-    for profile in usable.filter_map(|p| profiles.load(&p.name).ok()) {
+    for profile in usable(profiles) {
         let hooks = profile.hooks.iter().map(|hook| &hook.plugin);
         for reference in std::iter::once(&profile.plugin).chain(hooks) {
             if let Component::File(path) = &reference.component {

@@ -17,6 +17,7 @@ use crate::job::{
     RequestPolicy, SessionId, TraceContext,
 };
 use crate::plugin::PluginError;
+use crate::plugins;
 use crate::pod::Pod;
 use crate::profile::Profile;
 use crate::queue::redis::{PodFacts, PodInfo, ordinal};
@@ -374,16 +375,9 @@ impl Service {
     /// Every plugin: those that are part of the program, and those that a profile names.
     pub async fn plugins(&self) -> Vec<Value> {
         let profiles = self.pod.profiles.clone();
-        let load = move || -> Vec<Arc<Profile>> {
-            let names = profiles.list().into_iter().filter(|p| p.error.is_none());
-            names.filter_map(|p| profiles.load(&p.name).ok()).collect()
-        };
+        let load = move || plugins::usable(&profiles);
         let profiles = tokio::task::spawn_blocking(load).await.unwrap_or_default();
-        let listed = self
-            .pod
-            .plugins
-            .overview(profiles.iter().map(Arc::as_ref))
-            .await;
+        let listed = self.pod.plugins.overview(&profiles, Vec::new()).await;
         let values = listed.into_iter().map(serde_json::to_value);
         values.filter_map(Result::ok).collect()
     }

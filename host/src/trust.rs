@@ -250,25 +250,39 @@ impl Trust {
         self.write(below, &text).map_err(|e| self.unusable(&e))
     }
 
-    /// Keeps the bytes that a job is pinned to, for later attempts and other pods.
+    /// Keeps the bytes that a job is pinned to, for later attempts and other pods, and the file with their signatures where there is one.
     ///
     /// # Errors
     /// [`Code::Host`] when they cannot be written.
-    pub fn keep(&self, digest: Digest, bytes: &[u8]) -> Result<(), PluginError> {
+    pub fn keep(
+        &self,
+        digest: Digest,
+        bytes: &[u8],
+        provenance: Option<&[u8]>,
+    ) -> Result<(), PluginError> {
         if self.is_kept(digest) {
             return Ok(());
         }
         let below = component(digest);
-        let path = self.dir.join(&below);
-        let done = if self.kept(digest).is_some() {
-            touch(&path)
-        } else {
-            self.write(&below, bytes)
+        let kept = || {
+            if let Some(provenance) = provenance {
+                self.write(&format!("{below}.json"), provenance)?;
+            }
+            match self.kept(digest) {
+                Some(_) => touch(&self.dir.join(&below)),
+                None => self.write(&below, bytes),
+            }
         };
-        done.map_err(|e| self.unusable(&e))?;
+        kept().map_err(|e| self.unusable(&e))?;
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         kept.insert(digest, Instant::now());
         Ok(())
+    }
+
+    /// Where the bytes of this digest are kept, if they are.
+    #[must_use]
+    pub fn kept_path(&self, digest: Digest) -> PathBuf {
+        self.dir.join(component(digest))
     }
 
     /// Whether the bytes were kept a short while ago.
@@ -280,7 +294,7 @@ impl Trust {
     /// The kept bytes of this digest. What lies there is believed only if it has the digest.
     #[must_use]
     pub fn kept(&self, digest: Digest) -> Option<Arc<[u8]>> {
-        let path = self.dir.join(component(digest));
+        let path = self.kept_path(digest);
         let bytes = fs::read(&path).ok()?;
         if Digest::of(&bytes) == digest {
             return Some(bytes.into());

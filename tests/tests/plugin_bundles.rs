@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use agenticore_tests::{PATIENCE, World, skip};
+use agenticore_tests::{PATIENCE, World, skip, until};
 use serde_json::{Value, json};
 
 use crate::{field, text};
@@ -132,11 +132,42 @@ async fn a_server_uses_what_a_trusted_key_signed_and_lists_what_it_may_do() {
     assert_eq!(installed["uses"][0]["limits"]["files"], 2000);
     assert_eq!(installed["last_error"], Value::Null);
     assert_eq!(named("shell")["name"], "shell");
-    let table = done(&world, &["plugin", "list"]).await;
-    assert!(
-        table.contains("scripts") && table.contains("program:sh"),
-        "{table}"
-    );
+    let profiles = at(&world, "home/.agenticore/profiles");
+    let state = async |local: bool| {
+        let more = ["--profiles", profiles.as_str()];
+        let list = ["plugin", "list"].into_iter();
+        let list: Vec<&str> = list.chain(more.into_iter().filter(|_| local)).collect();
+        let table = done(&world, &list).await;
+        let row = table.lines().find(|line| line.contains("scripts"));
+        row.unwrap_or_else(|| panic!("{table}")).to_owned()
+    };
+    for local in [true, false] {
+        let row = state(local).await;
+        assert!(
+            row.contains("approved") && row.contains("program:sh"),
+            "{row}"
+        );
+    }
+    let off = ["plugin", "disable", "shell", "--reason", "a test"];
+    done(&world, &off).await;
+    assert!(state(true).await.contains("switched off"));
+    until("the server knows it too", || async {
+        state(false).await.contains("switched off").then_some(())
+    })
+    .await;
+    done(&world, &["plugin", "enable", "shell"]).await;
+    // What no profile names is in the folder all the same, and needs no server.
+    let idle = World::builder().idle();
+    let folder = at(&idle, "plugins");
+    fs::create_dir_all(&folder).unwrap();
+    fs::copy(built("policy"), Path::new(&folder).join("mine.wasm")).unwrap();
+    let listed = done(&idle, &["plugin", "list", "--profiles", &folder, "--json"]).await;
+    let listed: Value = serde_json::from_str(&listed).unwrap();
+    let mine = listed.as_array().unwrap().iter();
+    let mine = mine.filter(|p| text(p, "component").ends_with("mine.wasm"));
+    assert_eq!(mine.count(), 1, "{listed:#}");
+    let none = idle.cli(&["plugin", "list", "--profiles", "/none"]).await;
+    assert_eq!(none.code, Some(2), "{none:?}");
 
     // Whatever else is put in its place is not used, and the list says why.
     let path = world.path("home/.agenticore/profiles/_plugins/shell.wasm");

@@ -3,7 +3,7 @@
 //! What a plugin gets is what it asks for, the profile grants and the operator's ceiling allows. That, the digest and the limits go on the
 //! job's record, and the bytes are kept beside it. An attempt takes those bytes, wherever it runs, or fails with a code that says why.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -15,6 +15,7 @@ use crate::plugin::{
 };
 use crate::profile::{Component, PluginRef, Profile};
 use crate::trust::Subject;
+use crate::workbench::signature::Provenance;
 
 /// A plugin for one job, and what its calls may use.
 #[derive(Debug, Clone)]
@@ -93,7 +94,12 @@ impl Plugins {
             );
             return Err(PluginError::new(Code::File, message));
         }
-        self.trust.keep(plugin.digest(), &bytes)
+        let provenance = match &reference.component {
+            Component::Bundled(_) => None,
+            Component::File(path) => tokio::fs::read(Provenance::path(path)).await.ok(),
+        };
+        self.trust
+            .keep(plugin.digest(), &bytes, provenance.as_deref())
     }
 
     fn grants(&self, plugin: &Plugin, granted: &Grants, place: PluginPlace) -> EffectiveGrants {
@@ -107,8 +113,8 @@ impl Plugins {
     /// The plugin that a job was admitted with, for one of its attempts.
     ///
     /// # Errors
-    /// [`Code::Pinned`] if the job was not admitted with it or its bytes are gone, [`Code::Disabled`] and [`Code::Approval`] if the
-    /// operator has decided otherwise since.
+    /// [`Code::Pinned`] if the job was not admitted with it or its bytes are gone, [`Code::Disabled`], [`Code::Approval`] and
+    /// [`Code::Signature`] if the operator has decided otherwise since.
     pub async fn ready(
         &self,
         admitted: &[Admitted],
@@ -170,6 +176,20 @@ impl Plugins {
             );
             PluginError::new(Code::Host, message)
         })?;
+        // The operator may have taken back a key since the job was submitted.
+        if let Component::File(path) = &reference.component {
+            let copies = [self.trust.kept_path(digest), path.clone()];
+            let signed = self
+                .keys
+                .check_installed(&copies.each_ref().map(PathBuf::as_path), digest);
+            signed.map_err(|mut error| {
+                error.message = format!(
+                    "{}, which the job is pinned to: {}",
+                    pin.component, error.message
+                );
+                error
+            })?;
+        }
         if let Some(plugin) = self.host.loaded(digest) {
             return Ok(plugin);
         }

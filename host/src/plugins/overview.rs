@@ -1,17 +1,19 @@
 //! Every plugin that a server knows, for people who ask what runs there and what it may do.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
 use serde::Serialize;
 
 use super::Plugins;
+use super::admission::name;
 use crate::bundled;
 use crate::job::JobId;
 use crate::plugin::types::Description;
 use crate::plugin::{Code, Digest, Exports, Grants, Limits, Plugin, PluginError, Role};
 use crate::profile::{Component, HookPoint, PluginRef, Profile};
+use crate::trust::{Disabled, Standing};
 
 /// Components whose last error is remembered.
 const KEPT_ERRORS: usize = 256;
@@ -41,6 +43,10 @@ pub struct Listed {
     pub refused_imports: Vec<String>,
     /// What it asks for; none: it has no way to ask.
     pub requests: Option<Grants>,
+    /// Where this version stands with the operator; none: no job has asked for it yet, or it is part of the program.
+    pub approval: Option<Standing>,
+    /// That it is switched off, by its name or digest, and why.
+    pub disabled: Option<Disabled>,
     /// The profiles that name it.
     pub uses: Vec<Usage>,
     /// What went wrong with it last, since the server started.
@@ -82,6 +88,17 @@ pub struct LastError {
     pub remedy: String,
 }
 
+impl LastError {
+    fn now(error: &PluginError) -> Self {
+        Self {
+            at: Timestamp::now(),
+            code: error.code,
+            message: error.message.clone(),
+            remedy: error.remedy.clone(),
+        }
+    }
+}
+
 /// The last error of each component.
 #[derive(Debug, Default)]
 pub(super) struct Errors(Mutex<HashMap<Component, LastError>>);
@@ -98,13 +115,7 @@ impl Errors {
         {
             errors.remove(&oldest);
         }
-        let last = LastError {
-            at: Timestamp::now(),
-            code: error.code,
-            message: error.message.clone(),
-            remedy: error.remedy.clone(),
-        };
-        errors.insert(component.clone(), last);
+        errors.insert(component.clone(), LastError::now(error));
     }
 
     fn of(&self, component: &Component) -> Option<LastError> {
@@ -133,14 +144,13 @@ impl Plugins {
         self.errors.note(component, error);
     }
 
-    /// The bundled plugins and those that these profiles name. Each is loaded if it is not yet.
-    pub async fn overview<'a>(
-        &self,
-        profiles: impl IntoIterator<Item = &'a Profile>,
-    ) -> Vec<Listed> {
-        let mut named: Vec<Named<'a>> = bundled::plugin_names()
-            .map(|name| Named {
-                component: Component::Bundled(name.to_owned()),
+    /// The bundled plugins, these components, and those that these profiles name. Each is loaded if it is not yet.
+    pub async fn overview(&self, profiles: &[Arc<Profile>], more: Vec<Component>) -> Vec<Listed> {
+        let known = bundled::plugin_names().map(|name| Component::Bundled(name.to_owned()));
+        let mut named: Vec<Named<'_>> = known
+            .chain(more)
+            .map(|component| Named {
+                component,
                 entries: Vec::new(),
             })
             .collect();
@@ -178,7 +188,7 @@ impl Plugins {
             plugin.and_then(Plugin::description).map(what).cloned()
         };
         let imports = plugin.map(Plugin::imports).unwrap_or_default();
-        Listed {
+        let mut listed = Listed {
             component: named.component.to_string(),
             bundled: matches!(named.component, Component::Bundled(_)),
             name: about(|d| &d.name),
@@ -196,13 +206,26 @@ impl Plugins {
             requests: plugin
                 .filter(|p| p.description().is_some())
                 .map(|p| p.requests().clone()),
+            approval: None,
+            disabled: None,
             uses: named
                 .entries
                 .into_iter()
                 .map(|entry| self.usage(plugin, entry))
                 .collect(),
             last_error: self.errors.of(&named.component),
+        };
+        match (plugin, self.trust.decisions()) {
+            (Some(plugin), Ok(decisions)) => {
+                let (name, digest) = (name(plugin, &named.component), plugin.digest());
+                listed.approval = decisions.approvals.get(&digest).map(|a| a.standing);
+                listed.disabled = decisions.disabled(&name, digest).cloned();
+            }
+            // No plugin is called until they can be read.
+            (_, Err(error)) => listed.last_error = Some(LastError::now(&error)),
+            (None, Ok(_)) => {}
         }
+        listed
     }
 
     fn usage(&self, plugin: Option<&Plugin>, entry: Entry<'_>) -> Usage {

@@ -12,11 +12,15 @@ use crate::plugin::types::{Exit, Job, Line, OutputStream};
 use crate::plugin::{Digest, RunRequest};
 use crate::profile::{ProfileRoot, Source};
 use crate::trust::Target;
+use crate::workbench::bundle::{Bundle, Packing};
+use crate::workbench::signature::{Provenance, Signed, SigningKey};
 
 /// A pod's folder with one profile, `mine`, whose plugin is a file.
 struct Pod {
     dir: TempDir,
     grants: String,
+    /// The public key of whoever may sign plugins; empty: anybody.
+    key: String,
 }
 
 const GUEST: &str = "profiles/mine/guest.wasm";
@@ -26,6 +30,7 @@ impl Pod {
         let pod = Self {
             dir: tempfile::tempdir().unwrap(),
             grants: ceiling.to_owned(),
+            key: String::new(),
         };
         fs::create_dir_all(pod.dir.path().join("profiles/mine")).unwrap();
         pod.write("profiles/mine/profile.yml", b"name: mine\nplugin:\n  component: guest.wasm\n  grants: {program: [sh], settings: [hooks]}\n");
@@ -37,10 +42,29 @@ impl Pod {
         fs::write(self.dir.path().join(below), bytes).unwrap();
     }
 
+    /// Puts a guest in the profile as its author's bundle would.
+    async fn install(&self, describes: &str, key: &SigningKey) {
+        let bytes = guest(describes);
+        let report = self.plugins().host().check(bytes.clone()).await;
+        let mut bundle = Bundle::pack(&report, bytes.clone().into(), &Packing::default()).unwrap();
+        bundle.sign(key);
+        let signed = Signed {
+            manifest: bundle.text,
+            signatures: bundle.signatures,
+        };
+        let provenance = Provenance {
+            bundles: vec![signed],
+        };
+        self.write(GUEST, &bytes);
+        let text = serde_json::to_vec(&provenance).unwrap();
+        self.write(&format!("{GUEST}.json"), &text);
+    }
+
     /// A process of this pod, or another pod with the same folders.
     fn plugins(&self) -> Plugins {
         let lookup = |name: &str| match name {
             "AGENTICORE_GRANTS" => Some(self.grants.clone()),
+            "AGENTICORE_PLUGIN_KEYS" => Some(self.key.clone()).filter(|key| !key.is_empty()),
             "AGENTICORE_PLUGIN_LIMITS" => {
                 Some("compile_time=300s,describe_time=120s,time=120s,memory=48MiB".to_owned())
             }
@@ -160,6 +184,33 @@ async fn a_kept_copy_that_was_swapped_is_not_run() {
     pod.write(GUEST, &guest("swapped"));
     let error = pod.ready(&pod.plugins(), &admitted).await.unwrap_err();
     assert_eq!(error.code, Code::Pinned, "{error}");
+}
+
+#[tokio::test]
+async fn a_waiting_job_runs_only_what_a_key_of_now_signed() {
+    let mut pod = Pod::new("program:sh");
+    let key = |name: &str| SigningKey::generate(&pod.dir.path().join(name)).unwrap();
+    let (mine, other) = (key("mine"), key("other"));
+    pod.key = mine.public();
+    pod.install("normal", &mine).await;
+    let admitted = pod.admit(&pod.plugins()).await.unwrap();
+    // Another version in its place takes nothing from those that wait for the old one.
+    pod.install("other", &mine).await;
+    let plugins = pod.plugins();
+    pod.ready(&plugins, &admitted).await.unwrap();
+
+    pod.key = other.public();
+    let plugins = pod.plugins();
+    let error = pod.ready(&plugins, &admitted).await.unwrap_err();
+    assert_eq!(error.code, Code::Signature, "{error}");
+    assert!(
+        error.message.contains("guest.wasm") && error.message.contains(&mine.public()),
+        "{error}"
+    );
+    // Not even where another job has it loaded.
+    plugins.host().load(guest("normal")).await.unwrap();
+    let error = pod.ready(&plugins, &admitted).await.unwrap_err();
+    assert_eq!(error.code, Code::Signature, "{error}");
 }
 
 #[tokio::test]

@@ -156,13 +156,13 @@ fn kept_bytes_are_believed_only_with_their_digest() {
     let trust = trust(&dir);
     let digest = Digest::of(b"bytes");
     assert!(trust.kept(digest).is_none());
-    trust.keep(digest, b"bytes").unwrap();
+    trust.keep(digest, b"bytes", None).unwrap();
     assert_eq!(&*trust.kept(digest).unwrap(), b"bytes");
     let file = dir.path().join("trust").join(component(digest));
     fs::write(&file, "swapped").unwrap();
     assert!(trust.kept(digest).is_none());
     // A pod that comes later puts them right.
-    self::trust(&dir).keep(digest, b"bytes").unwrap();
+    self::trust(&dir).keep(digest, b"bytes", None).unwrap();
     assert!(trust.kept(digest).is_some());
     trust.tidy(Duration::from_secs(60));
     assert!(trust.kept(digest).is_some());

@@ -207,23 +207,28 @@ impl TrustedKeys {
         Err(PluginError::new(Code::Signature, message))
     }
 
-    /// Checks the component at `path` against what lies beside it.
+    /// Checks a component against what lies beside copies of it.
     ///
     /// # Errors
     /// [`Code::Signature`] where no trusted key signed these bytes.
-    pub fn check_installed(&self, path: &Path, digest: Digest) -> Result<(), PluginError> {
+    pub fn check_installed(&self, copies: &[&Path], digest: Digest) -> Result<(), PluginError> {
         if self.is_empty() {
             return Ok(());
         }
-        let beside = Provenance::read_beside(path);
-        let of_these_bytes = beside.bundles.iter().find(|signed| {
+        let of_these_bytes = |signed: &Signed| {
             Manifest::parse(&signed.manifest)
                 .is_ok_and(|manifest| manifest.component.sha256 == digest)
-        });
-        match of_these_bytes {
-            Some(signed) => self.check(&signed.manifest, &signed.signatures).map(drop),
-            None => self.check("", &[]).map(drop),
+        };
+        let beside = copies.iter().map(|path| Provenance::read_beside(path));
+        let bundles = beside.flat_map(|provenance| provenance.bundles);
+        let mut checked = self.check("", &[]).map(drop);
+        for signed in bundles.filter(of_these_bytes) {
+            checked = self.check(&signed.manifest, &signed.signatures).map(drop);
+            if checked.is_ok() {
+                break;
+            }
         }
+        checked
     }
 }
 
