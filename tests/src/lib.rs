@@ -46,6 +46,7 @@ mod repo;
 pub mod sentinel;
 mod server;
 mod skip;
+mod toolchain;
 mod tools;
 mod world;
 
@@ -68,6 +69,7 @@ pub use real_cli::real_cli;
 pub use redis::{Redis, free_port};
 pub use repo::Repo;
 pub use skip::{missing, skip};
+pub use toolchain::{path_with_toolchain, shared_target};
 pub use tools::{find_tool, output_of, server_binary, shared, tool, workspace};
 pub use world::{Builder, World};
 

@@ -1,5 +1,6 @@
 //! The newcomer's path: `docs/plugins/tutorial.md`, run as it is written, once for each language.
 
+use std::ffi::{OsStr, OsString};
 use std::fmt::Write as _;
 use std::fs;
 use std::io::Write as _;
@@ -7,7 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use agenticore_tests::{World, binary, skip};
+use agenticore::scaffold::Language as Lang;
+use agenticore_tests::{World, binary, missing, path_with_toolchain, shared_target};
 use serde_json::Value;
 
 use crate::{field, text};
@@ -17,27 +19,27 @@ const BUILD_PATIENCE: Duration = Duration::from_secs(1200);
 /// Compiling a component with all of Python in it takes a while where everything else runs too.
 const LIMITS: &str = "compile_time=900s,hook_time=60s,describe_time=60s";
 
-/// A language of the tutorial: what `--lang` calls it, its fence, and the toolchain that is no part of Rust.
+/// A language of the tutorial: what `--lang` calls it, and its fence.
 struct Language {
+    lang: Lang,
     name: &'static str,
     fence: &'static str,
-    tool: Option<(&'static str, &'static str)>,
 }
 
 const RUST: Language = Language {
+    lang: Lang::Rust,
     name: "rust",
     fence: "rust",
-    tool: None,
 };
 const PYTHON: Language = Language {
+    lang: Lang::Python,
     name: "python",
     fence: "python",
-    tool: Some(("componentize-py", "python/bin")),
 };
 const JAVASCRIPT: Language = Language {
+    lang: Lang::Javascript,
     name: "javascript",
     fence: "js",
-    tool: Some(("componentize-qjs", "node/node_modules/.bin")),
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -155,51 +157,22 @@ fn script(page: &str, language: &Language) -> String {
     script
 }
 
-/// The folder of the language's toolchain, where it has one of its own; none: it is missing and the test is skipped by name.
-fn tools(language: &Language, test: &str) -> Option<Option<PathBuf>> {
-    let Some((program, place)) = language.tool else {
-        return Some(None);
-    };
-    let own = target().join("guest-tools").join(place);
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::iter::once(own)
-        .chain(std::env::split_paths(&path))
-        .find(|folder| folder.join(program).is_file());
-    if found.is_none() {
-        assert!(
-            std::env::var_os("CI").is_none(),
-            "{program} is missing, .ci/run installs it"
-        );
-        skip(
-            test,
-            &format!("{program} is missing; `cargo xtask plugins` says how to install it"),
-        );
-        return None;
-    }
-    Some(found)
-}
-
-fn target() -> PathBuf {
-    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    match std::env::var_os("CARGO_TARGET_DIR") {
-        Some(dir) => workspace.join(dir),
-        None => workspace.join("target"),
-    }
+/// The search path with the language's toolchain in it; none: it is missing and the test is skipped by name.
+fn tools(language: &Language, test: &str) -> Option<OsString> {
+    path_with_toolchain(language.lang)
+        .inspect_err(|reason| missing(test, reason))
+        .ok()
 }
 
 /// Runs a script as a user of the world's server would, in the user's home; all that it said.
 ///
 /// Rust finds the machine's toolchain and the packages that the workspace has; projects share what they compile of them.
-async fn shell(world: &World, script: &str, tools: &Option<PathBuf>) -> String {
-    let machine = std::env::var_os("PATH").unwrap_or_default();
+async fn shell(world: &World, script: &str, tools: &OsStr) -> String {
     let agenticore = binary().parent().unwrap().to_owned();
-    let folders = std::iter::once(agenticore)
-        .chain(tools.clone())
-        .chain(std::env::split_paths(&machine));
+    let folders = std::iter::once(agenticore).chain(std::env::split_paths(tools));
     let home = PathBuf::from(std::env::var_os("HOME").unwrap_or_default());
     let or_home =
         |name: &str, below: &str| std::env::var_os(name).unwrap_or_else(|| home.join(below).into());
-    let target = target().canonicalize().unwrap().join("newcomer");
     let child = tokio::process::Command::new("bash")
         .args(["-euc", script])
         .env_clear()
@@ -212,7 +185,7 @@ async fn shell(world: &World, script: &str, tools: &Option<PathBuf>) -> String {
         .env("CARGO_HOME", or_home("CARGO_HOME", ".cargo"))
         .env("RUSTUP_HOME", or_home("RUSTUP_HOME", ".rustup"))
         .envs(std::env::var_os("RUSTUP_TOOLCHAIN").map(|toolchain| ("RUSTUP_TOOLCHAIN", toolchain)))
-        .env("CARGO_TARGET_DIR", target)
+        .env("CARGO_TARGET_DIR", shared_target())
         .env("CARGO_NET_OFFLINE", "true")
         .current_dir(world.path("home"))
         .stdin(Stdio::null())

@@ -8,6 +8,7 @@
 mod fleet;
 mod http;
 mod jobs;
+mod languages;
 mod load;
 mod plugin;
 mod report;
@@ -29,7 +30,7 @@ struct Row {
 }
 
 /// Every row, in the order of the report.
-const ROWS: [Row; 11] = [
+const ROWS: [Row; 12] = [
     Row {
         name: "start",
         run: || resources::start().boxed(),
@@ -45,6 +46,10 @@ const ROWS: [Row; 11] = [
     Row {
         name: "plugin",
         run: || plugin::materialize().boxed(),
+    },
+    Row {
+        name: "languages",
+        run: || languages::languages().boxed(),
     },
     Row {
         name: "latency",
