@@ -10,16 +10,17 @@ use serde_json::{Value, json};
 use crate::{field, number, text};
 
 /// The real CLI, or none with a named skip.
-fn cli(test: &str) -> Option<PathBuf> {
-    real_cli(
-        "claude",
-        "AGENTICORE_TEST_CLAUDE",
-        &format!("claude_cli::{test}"),
-    )
+pub(crate) fn cli(test: &str) -> Option<PathBuf> {
+    real_cli("claude", "AGENTICORE_TEST_CLAUDE", test)
 }
 
 /// A world whose agents are the real CLI and talk to `model` alone.
 fn builder(cli: &std::path::Path, model: &Model) -> Builder {
+    with_agent(World::builder(), cli, model)
+}
+
+/// Agents are the real CLI and talk to `model` alone.
+pub(crate) fn with_agent(builder: Builder, cli: &std::path::Path, model: &Model) -> Builder {
     let config = json!({"agents": {"claude-code": {"env": {
         "ANTHROPIC_BASE_URL": model.url(),
         "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
@@ -27,7 +28,6 @@ fn builder(cli: &std::path::Path, model: &Model) -> Builder {
         "DISABLE_TELEMETRY": "1",
         "CLAUDE_CODE_MAX_RETRIES": "1",
     }}}});
-    let builder = World::builder();
     let programs = builder.path("bin");
     std::fs::create_dir_all(&programs).unwrap();
     std::os::unix::fs::symlink(cli, programs.join("claude")).unwrap();
@@ -38,7 +38,7 @@ fn builder(cli: &std::path::Path, model: &Model) -> Builder {
         .profile("real", "extends: code\nauto_pr: false\n")
 }
 
-fn bash(command: &str) -> Turn {
+pub(crate) fn bash(command: &str) -> Turn {
     Turn::Tool("Bash", json!({"command": command, "description": "a step"}))
 }
 

@@ -18,6 +18,7 @@ mod drain;
 mod events;
 mod failures;
 mod fleet;
+mod fleet_agent;
 mod fleet_redis;
 mod hook_plugins;
 mod housekeeping;
