@@ -37,7 +37,15 @@ fn build() -> PathBuf {
     );
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let status = Command::new(cargo)
-        .args(["build", "--package", "agenticore", "--bin", "agenticore"])
+        // The selection of `cargo xtask`: with another one, dependencies would have other features and be compiled again.
+        .args([
+            "build",
+            "--workspace",
+            "--exclude",
+            "test-guests",
+            "--bin",
+            "agenticore",
+        ])
         .current_dir(workspace())
         .status()
         .expect("cargo starts");
