@@ -19,7 +19,7 @@ use tokio::task::JoinSet;
 
 use crate::checker::{self, Frozen, History, Seen, Violation};
 use crate::ledger::{self, Deed};
-use crate::{Fleet, Redis, http};
+use crate::{Fleet, Redis, http, number, text};
 
 /// What to do.
 #[derive(Debug, Clone)]
@@ -390,14 +390,12 @@ impl<'a> Chaos<'a> {
         let (mut ended, mut attempts) = (BTreeMap::new(), BTreeMap::new());
         let mut failures = BTreeSet::new();
         for seen in jobs.values() {
-            let text = |name: &str| seen.record.get(name).and_then(Value::as_str);
-            let status = text("status").unwrap_or("unknown").to_owned();
+            let status = text(&seen.record, "status").to_owned();
             if status == "failed" {
-                failures.insert(text("error").unwrap_or_default().to_owned());
+                failures.insert(text(&seen.record, "error").to_owned());
             }
             *ended.entry(status).or_default() += 1;
-            let attempt = seen.record.get("attempt").and_then(Value::as_u64);
-            *attempts.entry(attempt.unwrap_or_default()).or_default() += 1;
+            *attempts.entry(number(&seen.record, "attempt")).or_default() += 1;
         }
         let history = History {
             accepted: self.clients.accepted(),
@@ -522,12 +520,11 @@ impl Clients {
                 .await?;
             let records = page.get("jobs").and_then(Value::as_array);
             for record in records.into_iter().flatten() {
-                let id = record.get("id").and_then(Value::as_str).unwrap_or_default();
                 let seen = Seen {
                     record: record.clone(),
                     events: Vec::new(),
                 };
-                jobs.insert(id.to_owned(), seen);
+                jobs.insert(text(record, "id").to_owned(), seen);
             }
             match page.get("next_cursor").and_then(Value::as_str) {
                 Some(next) => after = format!("&cursor={next}"),

@@ -15,6 +15,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::ledger::{Deed, Entry};
+use crate::{number, text};
 
 /// Everything that is known of a run of a fleet.
 #[derive(Debug, Default, Clone)]
@@ -233,14 +234,6 @@ fn status(record: &Value) -> &str {
 
 fn attempt(record: &Value) -> u64 {
     number(record, "attempt")
-}
-
-fn text<'a>(value: &'a Value, name: &str) -> &'a str {
-    value.get(name).and_then(Value::as_str).unwrap_or_default()
-}
-
-fn number(value: &Value, name: &str) -> u64 {
-    value.get(name).and_then(Value::as_u64).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::checker::{self, History, Seen};
 use crate::ledger::Ledger;
-use crate::{Builder, Proxy, Redis, World, free_port};
+use crate::{Builder, Gate, Proxy, Redis, World, free_port, number, text, until};
 
 /// A fleet. The pods' names end in their numbers, from 0.
 #[derive(Debug)]
@@ -137,6 +138,85 @@ impl Fleet {
     pub fn number_of(record: &Value) -> Option<usize> {
         let name = record.get("pod_name")?.as_str()?;
         name.rsplit_once('-')?.1.parse().ok()
+    }
+}
+
+/// Jobs that enter themselves in the ledger.
+impl Fleet {
+    /// A closed gate that every pod sees.
+    ///
+    /// # Panics
+    /// When the shared folder cannot be written.
+    #[must_use]
+    pub fn gate(&self, name: &str) -> Gate {
+        std::fs::create_dir_all(self.shared_path("gates")).expect("the folder of the gates");
+        Gate::new(self.shared_path("gates").join(name))
+    }
+
+    /// A task that says that it began, and ends once the gate is open.
+    #[must_use]
+    pub fn waiting(&self, name: &str, gate: &Gate) -> String {
+        let tick = gate
+            .wait()
+            .replace("do sleep 0.02", "do note tick; sleep 0.05");
+        let begin = self.ledger().script(0).replace("; note end", "");
+        format!("{begin}; echo begun {name}; {tick}; note end")
+    }
+
+    /// Submits such a task to the first pod.
+    pub async fn submit_waiting(&self, name: &str, gate: &Gate) -> String {
+        self.pod(0).submit(&self.waiting(name, gate)).await
+    }
+
+    /// A job, `long` by name, once it runs: its id, the gate that it waits for, the pod that runs it, and another pod.
+    pub async fn held_job(&self) -> (String, Gate, usize, usize) {
+        let gate = self.gate("go");
+        let id = self.submit_waiting("long", &gate).await;
+        let first = self.runner(&id).await;
+        (id, gate, first, self.other(first))
+    }
+
+    /// Waits until a job runs; the number of the pod that runs it, as the first pod tells.
+    pub async fn runner(&self, id: &str) -> usize {
+        until(&format!("job {id} runs"), || self.running_on(0, id)).await
+    }
+
+    /// Waits until this pod runs the job, as `reader` tells.
+    pub async fn runs_on(&self, reader: usize, id: &str, wanted: usize) {
+        until(&format!("job {id} runs on pod {wanted}"), || async {
+            (self.running_on(reader, id).await == Some(wanted)).then_some(())
+        })
+        .await;
+    }
+
+    async fn running_on(&self, reader: usize, id: &str) -> Option<usize> {
+        let job = self.pod(reader).job(id).await;
+        let runs = text(&job, "status") == "running" && number(&job, "pid") > 0;
+        runs.then(|| Self::number_of(&job)).flatten()
+    }
+
+    /// Another pod than this one.
+    #[must_use]
+    pub fn other(&self, number: usize) -> usize {
+        (number + 1) % self.len()
+    }
+
+    /// Holds these jobs, as this pod sees them, to every promise of the checker.
+    ///
+    /// # Panics
+    /// When one is broken.
+    pub async fn assert_sound(&self, reader: usize, ids: &[String]) {
+        let mut history = History {
+            accepted: ids.iter().cloned().collect(),
+            ..History::default()
+        };
+        for id in ids {
+            let record = self.pod(reader).ended(id).await;
+            let events = self.pod(reader).events(id).await;
+            history.jobs.insert(id.clone(), Seen { record, events });
+        }
+        history.ledger = self.ledger().read().0;
+        assert_eq!(checker::check(&history), []);
     }
 }
 

@@ -65,16 +65,18 @@ pub use manifests::{Manifests, at, container, names, pod_template, strings};
 pub use model::{Model, Turn};
 pub use processes::{is_alive, peak_memory, resident_memory};
 pub use proxy::Proxy;
-pub use real_cli::real_cli;
+pub use real_cli::{goes_on, goes_on_with_a_session, real_cli, task};
 pub use redis::{Redis, free_port};
 pub use repo::Repo;
-pub use skip::{missing, skip};
+pub use skip::{missing, skip, test_of};
 pub use toolchain::{path_with_toolchain, shared_target};
 pub use tools::{find_tool, output_of, server_binary, shared, tool, workspace};
 pub use world::{Builder, World};
 
 use std::future::Future;
 use std::time::{Duration, Instant};
+
+use serde_json::Value;
 
 /// How long a condition may take to become true before a test gives up.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -99,4 +101,22 @@ where
         );
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+}
+
+/// A field of a record or event; null where it is missing.
+#[must_use]
+pub fn field<'a>(value: &'a Value, name: &str) -> &'a Value {
+    value.get(name).unwrap_or(&Value::Null)
+}
+
+/// A field as text; empty where it is missing or no text.
+#[must_use]
+pub fn text<'a>(value: &'a Value, name: &str) -> &'a str {
+    field(value, name).as_str().unwrap_or_default()
+}
+
+/// A field as a number; 0 where it is missing or no number.
+#[must_use]
+pub fn number(value: &Value, name: &str) -> u64 {
+    field(value, name).as_u64().unwrap_or_default()
 }

@@ -39,3 +39,40 @@ pub fn skip(name: &str, reason: &str) {
             .expect("standard error is written"),
     }
 }
+
+/// The name of the test that this stands in, as libtest has it.
+#[macro_export]
+macro_rules! this_test {
+    () => {{
+        fn here() {}
+        $crate::test_of(std::any::type_name_of_val(&here))
+    }};
+}
+
+/// Leaves the test where there is no Redis, by name.
+#[macro_export]
+macro_rules! needs_redis {
+    () => {
+        if !$crate::Redis::is_installed($crate::this_test!()) {
+            return;
+        }
+    };
+}
+
+/// For [`this_test`]: the test that this function is defined in.
+#[must_use]
+pub fn test_of(function: &'static str) -> &'static str {
+    let inside = function.strip_suffix("::here").unwrap_or(function);
+    let test = inside.trim_end_matches("::{{closure}}");
+    test.split_once("::").map_or(test, |(_, test)| test)
+}
+
+#[cfg(test)]
+mod tests {
+    #[tokio::test]
+    async fn a_test_knows_its_name_also_in_what_it_waits_for() {
+        let name = "skip::tests::a_test_knows_its_name_also_in_what_it_waits_for";
+        assert_eq!(this_test!(), name);
+        assert_eq!(async { this_test!() }.await, name);
+    }
+}

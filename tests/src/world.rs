@@ -1,27 +1,17 @@
 //! The server under test, in a home of its own.
 
-use std::collections::BTreeMap;
+mod builder;
+
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::ExitStatus;
 
 use reqwest::Method;
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use tempfile::TempDir;
 
+pub use self::builder::Builder;
 use crate::server::Server;
-use crate::{Cli, Gate, Reply, Running, Sse, binary, http, processes, until};
-
-/// What a server is started with.
-#[derive(Debug)]
-pub struct Builder {
-    folder: TempDir,
-    settings: BTreeMap<String, String>,
-    arguments: Vec<String>,
-    /// A program that starts the server as its child, with its arguments; empty: none.
-    through: Vec<String>,
-}
+use crate::{Cli, Gate, Reply, Running, Sse, number, processes, text, until};
 
 /// A running server, and what a user does with it.
 ///
@@ -35,179 +25,6 @@ pub struct World {
     crashed: bool,
     client: reqwest::Client,
     key: Option<String>,
-}
-
-impl Builder {
-    fn new() -> Self {
-        let folder = tempfile::Builder::new()
-            .prefix("agenticore-test-")
-            .tempdir()
-            .expect("a temporary folder");
-        let builder = Self {
-            folder,
-            settings: BTreeMap::new(),
-            arguments: ["--host", "127.0.0.1", "--port", "0"]
-                .map(str::to_owned)
-                .into(),
-            through: Vec::new(),
-        };
-        for below in ["home/.agenticore", "repos", "tmp", "gates"] {
-            fs::create_dir_all(builder.path(below)).expect("the folders of the home");
-        }
-        // A test that ends while a job runs should not wait half a minute for it.
-        builder
-            .env("AGENTICORE_DRAIN_TIMEOUT", "1")
-            .env("AGENTICORE_POD_NAME", "test-pod")
-    }
-
-    /// A path below the world's folder.
-    #[must_use]
-    pub fn path(&self, below: &str) -> PathBuf {
-        self.folder.path().join(below)
-    }
-
-    /// Sets a variable of the server's environment, and of the commands'.
-    #[must_use]
-    pub fn env(mut self, name: &str, value: &str) -> Self {
-        self.settings.insert(name.to_owned(), value.to_owned());
-        self
-    }
-
-    /// Puts a folder in front of the server's `PATH`.
-    #[must_use]
-    pub fn programs(self, folder: &Path) -> Self {
-        let machine = std::env::var("PATH").unwrap_or_default();
-        self.env("PATH", &format!("{}:{machine}", folder.display()))
-    }
-
-    /// Listens on another address.
-    #[must_use]
-    pub fn host(mut self, host: &str) -> Self {
-        self.arguments = ["--host", host, "--port", "0"].map(str::to_owned).into();
-        self
-    }
-
-    /// Listens on this port, again after a restart.
-    #[must_use]
-    pub fn port(mut self, port: u16) -> Self {
-        self.arguments = ["--host", "127.0.0.1", "--port", &port.to_string()]
-            .map(str::to_owned)
-            .into();
-        self
-    }
-
-    /// Starts the server through another program, which gets the server's command line after these words and runs it as its only
-    /// child. Signals go to the server itself.
-    #[must_use]
-    pub fn through(mut self, words: &[&str]) -> Self {
-        self.through = words.iter().map(|&word| word.to_owned()).collect();
-        self
-    }
-
-    /// Adds an argument of `serve`.
-    #[must_use]
-    pub fn argument(mut self, argument: &str) -> Self {
-        self.arguments.push(argument.to_owned());
-        self
-    }
-
-    /// Writes a file below `~/.agenticore`.
-    ///
-    /// # Panics
-    /// When it cannot be written.
-    #[must_use]
-    pub fn file(self, below: &str, text: &str) -> Self {
-        let path = self.path("home/.agenticore").join(below);
-        fs::create_dir_all(path.parent().unwrap()).expect("the folder of the file");
-        fs::write(&path, text).expect("the file is written");
-        self
-    }
-
-    /// Writes a user's profile: the text of its `profile.yml` without the name.
-    #[must_use]
-    pub fn profile(self, name: &str, yaml: &str) -> Self {
-        self.file(
-            &format!("profiles/{name}/profile.yml"),
-            &format!("name: {name}\n{yaml}"),
-        )
-    }
-
-    /// Starts the server.
-    ///
-    /// # Panics
-    /// When it does not listen.
-    pub fn start(self) -> World {
-        let key = self
-            .settings
-            .get("AGENTICORE_API_KEYS")
-            .and_then(|keys| keys.split(',').next());
-        let mut world = World {
-            key: key.map(str::to_owned),
-            builder: self,
-            server: None,
-            crashed: false,
-            client: http::client(),
-        };
-        world.boot();
-        world
-    }
-
-    /// Starts a server that is expected to refuse; its exit status and what it said.
-    ///
-    /// # Panics
-    /// When it listens all the same.
-    #[must_use]
-    pub fn refused(self) -> (ExitStatus, String) {
-        match Server::start(self.serve()) {
-            Ok(server) => panic!("the server listens on port {}", server.port),
-            Err(refusal) => refusal,
-        }
-    }
-
-    /// A world without a server, for commands that need none.
-    pub fn idle(self) -> World {
-        World {
-            key: None,
-            builder: self,
-            server: None,
-            crashed: false,
-            client: http::client(),
-        }
-    }
-
-    fn serve(&self) -> std::process::Command {
-        let mut command = self.command();
-        command.arg("serve").args(&self.arguments);
-        let Some((program, words)) = self.through.split_first() else {
-            return command;
-        };
-        let mut outer = std::process::Command::new(program);
-        outer
-            .args(words)
-            .arg(command.get_program())
-            .args(command.get_args())
-            .env_clear()
-            .current_dir(self.folder.path());
-        for (name, value) in command.get_envs() {
-            outer.env(name, value.unwrap_or_default());
-        }
-        outer
-    }
-
-    /// The binary with the world's environment and nothing of this machine's but its `PATH`.
-    fn command(&self) -> std::process::Command {
-        let mut command = std::process::Command::new(binary::path());
-        command
-            .env_clear()
-            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
-            .env("LANG", "C.UTF-8")
-            .env("HOME", self.path("home"))
-            .env("TMPDIR", self.path("tmp"))
-            .env("AGENTICORE_REPOS_ROOT", self.path("repos"))
-            .envs(&self.settings)
-            .current_dir(self.folder.path());
-        command
-    }
 }
 
 /// Starting and ending.
@@ -469,12 +286,7 @@ impl World {
     /// When it is refused.
     pub async fn submit_body(&self, body: &Value) -> String {
         let reply = self.post("/jobs", body).await;
-        reply
-            .job()
-            .get("id")
-            .and_then(Value::as_str)
-            .expect("an id")
-            .to_owned()
+        text(reply.job(), "id").to_owned()
     }
 
     /// The record of a job.
@@ -503,10 +315,55 @@ impl World {
     pub async fn ended(&self, id: &str) -> Value {
         until(&format!("job {id} ends"), || async {
             let job = self.job(id).await;
-            let status = job.get("status").and_then(Value::as_str).expect("a status");
-            (!matches!(status, "queued" | "running")).then_some(job)
+            (!matches!(text(&job, "status"), "queued" | "running")).then_some(job)
         })
         .await
+    }
+
+    /// As [`World::ended`], for a job that must have succeeded, and in this attempt.
+    ///
+    /// # Panics
+    /// When it has not.
+    pub async fn succeeded(&self, id: &str, attempt: u64) -> Value {
+        let job = self.ended(id).await;
+        assert_eq!(
+            (text(&job, "status"), number(&job, "attempt")),
+            ("succeeded", attempt),
+            "{job}\n{:#?}",
+            self.events(id).await
+        );
+        job
+    }
+
+    /// Waits until the record of a job names the agent's session.
+    pub async fn session(&self, id: &str) -> String {
+        until("the session is on the record", || async {
+            Some(text(&self.job(id).await, "session_id").to_owned()).filter(|s| !s.is_empty())
+        })
+        .await
+    }
+
+    /// Waits until one of the agents' processes has these words in its command line.
+    pub async fn runs(&self, words: &str) {
+        until(&format!("`{words}` runs"), || async {
+            let all = self.agents();
+            all.iter().any(|line| line.contains(words)).then_some(())
+        })
+        .await;
+    }
+
+    /// Drains the server without time for its jobs; nothing of them may be left then.
+    ///
+    /// # Panics
+    /// When jobs were not cut short, or something of them is left.
+    pub async fn drain_at_once(&self) {
+        let drained = self.cli(&["drain", "--timeout", "0"]).await;
+        assert_eq!(drained.code, Some(8), "{drained:?}");
+        assert_eq!(
+            self.agents(),
+            Vec::<String>::new(),
+            "no process of a job is left"
+        );
     }
 
     /// Waits until an event of the job satisfies `wanted`, and returns it.
@@ -520,12 +377,7 @@ impl World {
     /// Waits until the job's log holds `text`.
     pub async fn logged(&self, id: &str, text: &str) {
         self.event(id, text, |event| {
-            let is_log = event.get("type").is_some_and(|t| t == "log");
-            is_log
-                && event
-                    .get("text")
-                    .and_then(Value::as_str)
-                    .is_some_and(|t| t.contains(text))
+            crate::text(event, "type") == "log" && crate::text(event, "text").contains(text)
         })
         .await;
     }
@@ -551,11 +403,7 @@ impl World {
             if page.is_empty() {
                 return all;
             }
-            after = page
-                .last()
-                .and_then(|e| e.get("seq"))
-                .and_then(Value::as_u64)
-                .expect("a seq");
+            after = number(page.last().expect("an event"), "seq");
             all.extend(page);
         }
     }

@@ -2,9 +2,12 @@
 //!
 //! The service answers while a test waits for the server to stop, so these tests have threads of their own.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use agenticore_tests::{Builder, Model, Repo, Turn, World, real_cli, until};
+use agenticore_tests::{
+    Builder, Model, Repo, Turn, World, free_port, goes_on, goes_on_with_a_session, real_cli, task,
+    this_test, until,
+};
 use serde_json::{Value, json};
 
 use crate::{field, number, text};
@@ -14,27 +17,23 @@ pub(crate) fn cli(test: &str) -> Option<PathBuf> {
     real_cli("claude", "AGENTICORE_TEST_CLAUDE", test)
 }
 
-/// A world whose agents are the real CLI and talk to `model` alone.
-fn builder(cli: &std::path::Path, model: &Model) -> Builder {
-    with_agent(World::builder(), cli, model)
+/// A world whose agents are the real CLI and talk to this address alone.
+fn builder(cli: &Path, url: &str) -> Builder {
+    with_agent(World::builder(), cli, url)
 }
 
-/// Agents are the real CLI and talk to `model` alone.
-pub(crate) fn with_agent(builder: Builder, cli: &std::path::Path, model: &Model) -> Builder {
+/// Agents are the real CLI and talk to this address alone.
+pub(crate) fn with_agent(builder: Builder, cli: &Path, url: &str) -> Builder {
     let config = json!({"agents": {"claude-code": {"env": {
-        "ANTHROPIC_BASE_URL": model.url(),
+        "ANTHROPIC_BASE_URL": url,
         "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
         "DISABLE_AUTOUPDATER": "1",
         "DISABLE_TELEMETRY": "1",
         "CLAUDE_CODE_MAX_RETRIES": "1",
     }}}});
-    let programs = builder.path("bin");
-    std::fs::create_dir_all(&programs).unwrap();
-    std::os::unix::fs::symlink(cli, programs.join("claude")).unwrap();
     builder
-        .programs(&programs)
+        .agent("claude", cli, &config)
         .env("ANTHROPIC_API_KEY", "test")
-        .file("config.yml", &config.to_string())
         .profile("real", "extends: code\nauto_pr: false\n")
 }
 
@@ -42,17 +41,9 @@ pub(crate) fn bash(command: &str) -> Turn {
     Turn::Tool("Bash", json!({"command": command, "description": "a step"}))
 }
 
-fn task(text: &str, repo: Option<&Repo>) -> Value {
-    let mut body = json!({"task": text, "profile": "real"});
-    if let Some(repo) = repo {
-        body["repo_url"] = json!(repo.url());
-    }
-    body
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn the_agent_edits_a_file_and_commits_it_in_a_worktree() {
-    let Some(cli) = cli("the_agent_edits_a_file_and_commits_it_in_a_worktree") else {
+    let Some(cli) = cli(this_test!()) else {
         return;
     };
     let write = json!({"file_path": "{{cwd}}/hello.txt", "content": "hello\n"});
@@ -63,10 +54,10 @@ async fn the_agent_edits_a_file_and_commits_it_in_a_worktree() {
         Turn::Text("All done.".into()),
     ])
     .await;
-    let world = builder(&cli, &model).start();
+    let world = builder(&cli, &model.url()).start();
     let repo = Repo::create(world.path("remote"));
     let id = world
-        .submit_body(&task("Write hello.txt and commit it.", Some(&repo)))
+        .submit_body(&task("real", "Write hello.txt and commit it.", Some(&repo)))
         .await;
     let job = world.ended(&id).await;
     assert_eq!(
@@ -103,26 +94,11 @@ async fn the_agent_edits_a_file_and_commits_it_in_a_worktree() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failing_service_fails_the_job_and_says_so() {
-    let Some(cli) = cli("a_failing_service_fails_the_job_and_says_so") else {
+    let Some(cli) = cli(this_test!()) else {
         return;
     };
-    let model = Model::start([]).await;
-    let closed = std::net::TcpListener::bind(("127.0.0.1", 0))
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port();
-    let url = model.url();
-    let config = json!({"agents": {"claude-code": {"env": {
-        "ANTHROPIC_BASE_URL": format!("http://127.0.0.1:{closed}"),
-        "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1", "DISABLE_AUTOUPDATER": "1", "DISABLE_TELEMETRY": "1",
-        "CLAUDE_CODE_MAX_RETRIES": "1",
-    }}}});
-    assert!(!config.to_string().contains(&url));
-    let world = builder(&cli, &model)
-        .file("config.yml", &config.to_string())
-        .start();
-    let id = world.submit_body(&task("x", None)).await;
+    let world = builder(&cli, &format!("http://127.0.0.1:{}", free_port())).start();
+    let id = world.submit_body(&task("real", "x", None)).await;
     let job = world.ended(&id).await;
     assert_eq!(text(&job, "status"), "failed", "{job}");
     assert_eq!(text(field(&job, "failure"), "class"), "api", "{job}");
@@ -131,12 +107,14 @@ async fn a_failing_service_fails_the_job_and_says_so() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn after_a_kill_the_agent_goes_on_with_what_it_knew() {
-    let Some(cli) = cli("after_a_kill_the_agent_goes_on_with_what_it_knew") else {
+    let Some(cli) = cli(this_test!()) else {
         return;
     };
     let model = Model::start([bash("echo first-step-result"), Turn::Silence]).await;
-    let mut world = builder(&cli, &model).start();
-    let id = world.submit_body(&task("Do two steps.", None)).await;
+    let mut world = builder(&cli, &model.url()).start();
+    let id = world
+        .submit_body(&task("real", "Do two steps.", None))
+        .await;
     model.asked(2).await;
     let config = text(&world.job(&id).await, "job_config_dir").to_owned();
     let relative = PathBuf::from(&config)
@@ -157,28 +135,11 @@ async fn after_a_kill_the_agent_goes_on_with_what_it_knew() {
             .then_some(())
     })
     .await;
-    let session = until("the session is on the record", || async {
-        let job = world.job(&id).await;
-        Some(text(&job, "session_id").to_owned()).filter(|s| !s.is_empty())
-    })
-    .await;
+    let session = world.session(&id).await;
     world.kill9();
-
-    let before = model.requests().len();
-    model.script([Turn::Text("Both steps are done.".into())]);
-    world.boot();
-    let job = world.ended(&id).await;
-    assert_eq!(
-        (text(&job, "status"), number(&job, "attempt")),
-        ("succeeded", 2),
-        "{job}"
-    );
+    let (resumed, job) = goes_on(&mut world, &model, &id, "Both steps are done.").await;
     assert_eq!(text(&job, "session_id"), session);
-    assert!(
-        text(&job, "output").contains("Both steps are done."),
-        "{job}"
-    );
-    let resumed = model.requests()[before]["messages"].to_string();
+    let resumed = resumed["messages"].to_string();
     for known in ["Do two steps.", "first-step-result"] {
         assert!(
             resumed.contains(known),
@@ -189,33 +150,23 @@ async fn after_a_kill_the_agent_goes_on_with_what_it_knew() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_drained_server_hands_its_agent_over_at_a_tool_boundary() {
-    let Some(cli) = cli("a_drained_server_hands_its_agent_over_at_a_tool_boundary") else {
+    let Some(cli) = cli(this_test!()) else {
         return;
     };
     let steps = (0..400).map(|number| bash(&format!("echo step-{number}; sleep 0.2")));
     let model = Model::start(steps).await;
-    let mut world = builder(&cli, &model)
+    let mut world = builder(&cli, &model.url())
         .env("AGENTICORE_DRAIN_TIMEOUT", "1")
         .start();
-    let id = world.submit_body(&task("Take many steps.", None)).await;
+    let id = world
+        .submit_body(&task("real", "Take many steps.", None))
+        .await;
     model.asked(3).await;
     world.sigterm();
     world.stopped();
-    let before = model.requests().len();
-    assert!(before < 400, "the agent was stopped in the middle");
-
-    model.script([Turn::Text("Finished after the restart.".into())]);
-    world.boot();
-    let job = world.ended(&id).await;
-    assert_eq!(
-        (text(&job, "status"), number(&job, "attempt")),
-        ("succeeded", 2),
-        "{job}"
-    );
-    assert!(
-        text(&job, "output").contains("Finished after the restart."),
-        "{job}"
-    );
+    let asked = model.requests().len();
+    assert!(asked < 400, "the agent was stopped in the middle");
+    let (resumed, job) = goes_on(&mut world, &model, &id, "Finished after the restart.").await;
     let events = world.events(&id).await;
     assert!(
         events
@@ -223,7 +174,7 @@ async fn a_drained_server_hands_its_agent_over_at_a_tool_boundary() {
             .any(|event| text(event, "reason") == "hand_off"),
         "{events:?}"
     );
-    let resumed = model.requests()[before]["messages"].to_string();
+    let resumed = resumed["messages"].to_string();
     assert!(
         resumed.contains("step-0") && resumed.contains("Take many steps."),
         "{resumed}"
@@ -247,57 +198,25 @@ async fn a_drained_server_hands_its_agent_over_at_a_tool_boundary() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_later_job_goes_on_with_the_session_of_an_earlier_one() {
-    let Some(cli) = cli("a_later_job_goes_on_with_the_session_of_an_earlier_one") else {
+    let Some(cli) = cli(this_test!()) else {
         return;
     };
     let model = Model::start([Turn::Text("I will remember the blue door.".into())]).await;
-    let world = builder(&cli, &model).start();
-    let first = world
-        .submit_body(&task("Remember the blue door.", None))
-        .await;
-    let first = world.ended(&first).await;
-    assert_eq!(text(&first, "status"), "succeeded", "{first}");
-
-    let before = model.requests().len();
-    model.script([Turn::Text("It was blue.".into())]);
-    let mut body = task("Which door was it?", None);
-    body["session_id"] = field(&first, "session_id").clone();
-    let second = world.submit_body(&body).await;
-    let second = world.ended(&second).await;
-    assert_eq!(text(&second, "status"), "succeeded", "{second}");
-    assert_eq!(field(&second, "session_id"), field(&first, "session_id"));
-    assert_ne!(
-        field(&second, "worktree_path"),
-        field(&first, "worktree_path"),
-        "in a directory of its own"
-    );
-    let seen = model.requests()[before]["messages"].to_string();
-    for known in [
-        "Remember the blue door.",
-        "I will remember the blue door.",
-        "Which door was it?",
-    ] {
-        assert!(seen.contains(known), "{known:?} is not in {seen}");
-    }
+    let world = builder(&cli, &model.url()).start();
+    goes_on_with_a_session(&world, &model, "real", "messages").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_drain_in_the_middle_of_a_tool_call_ends_the_tool_and_keeps_what_was_said() {
-    let Some(cli) =
-        cli("a_drain_in_the_middle_of_a_tool_call_ends_the_tool_and_keeps_what_was_said")
-    else {
+    let Some(cli) = cli(this_test!()) else {
         return;
     };
     let model = Model::start([bash("echo known-result"), bash("echo begun; sleep 3141")]).await;
-    let mut world = builder(&cli, &model).start();
-    let id = world.submit_body(&task("Run a long command.", None)).await;
-    until("the tool runs", || async {
-        let all = world.agents();
-        all.iter()
-            .any(|line| line.contains("sleep 3141"))
-            .then_some(())
-    })
-    .await;
+    let mut world = builder(&cli, &model.url()).start();
+    let id = world
+        .submit_body(&task("real", "Run a long command.", None))
+        .await;
+    world.runs("sleep 3141").await;
     resumes_after_a_drain(
         &mut world,
         &model,
@@ -309,12 +228,14 @@ async fn a_drain_in_the_middle_of_a_tool_call_ends_the_tool_and_keeps_what_was_s
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_drain_in_the_middle_of_a_model_answer_keeps_what_was_said() {
-    let Some(cli) = cli("a_drain_in_the_middle_of_a_model_answer_keeps_what_was_said") else {
+    let Some(cli) = cli(this_test!()) else {
         return;
     };
     let model = Model::start([bash("echo known-result"), Turn::Silence]).await;
-    let mut world = builder(&cli, &model).start();
-    let id = world.submit_body(&task("Think for long.", None)).await;
+    let mut world = builder(&cli, &model.url()).start();
+    let id = world
+        .submit_body(&task("real", "Think for long.", None))
+        .await;
     model.asked(2).await;
     resumes_after_a_drain(
         &mut world,
@@ -327,28 +248,9 @@ async fn a_drain_in_the_middle_of_a_model_answer_keeps_what_was_said() {
 
 /// Drains without time to wait, and sees the job resumed by the next server with its earlier messages.
 async fn resumes_after_a_drain(world: &mut World, model: &Model, id: &str, known: &[&str]) {
-    let drained = world.cli(&["drain", "--timeout", "0"]).await;
-    assert_eq!(
-        drained.code,
-        Some(8),
-        "{drained:?}\n{:#?}",
-        world.events(id).await
-    );
-    assert_eq!(
-        world.agents(),
-        Vec::<String>::new(),
-        "no process of the job is left"
-    );
-    let before = model.requests().len();
-    model.script([Turn::Text("Went on.".into())]);
-    world.restart();
-    let job = world.ended(id).await;
-    assert_eq!(
-        (text(&job, "status"), number(&job, "attempt")),
-        ("succeeded", 2),
-        "{job}"
-    );
-    let resumed = model.requests()[before]["messages"].to_string();
+    world.drain_at_once().await;
+    let (resumed, _) = goes_on(world, model, id, "Went on.").await;
+    let resumed = resumed["messages"].to_string();
     for words in known.iter().chain(&["may have run in part"]) {
         assert!(resumed.contains(words), "{words:?} is not in {resumed}");
     }
@@ -373,11 +275,11 @@ fn hostile_repository(world: &World, name: &str) -> (Repo, PathBuf) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_repository_brings_runs_only_where_the_profile_trusts_it() {
-    let Some(cli) = cli("what_a_repository_brings_runs_only_where_the_profile_trusts_it") else {
+    let Some(cli) = cli(this_test!()) else {
         return;
     };
     let model = Model::start([]).await;
-    let world = builder(&cli, &model)
+    let world = builder(&cli, &model.url())
         .profile(
             "trusting",
             "extends: real\nauto_pr: false\nclaude:\n  trust_repository: true\n",
@@ -385,7 +287,7 @@ async fn what_a_repository_brings_runs_only_where_the_profile_trusts_it() {
         .start();
     for (profile, runs) in [("real", false), ("trusting", true)] {
         let (repo, trace) = hostile_repository(&world, profile);
-        let mut body = task("Look around.", Some(&repo));
+        let mut body = task("real", "Look around.", Some(&repo));
         body["profile"] = json!(profile);
         let id = world.submit_body(&body).await;
         let job = world.ended(&id).await;
@@ -399,7 +301,7 @@ async fn what_a_repository_brings_runs_only_where_the_profile_trusts_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tool_that_was_refused_is_on_the_record() {
-    let Some(cli) = cli("a_tool_that_was_refused_is_on_the_record") else {
+    let Some(cli) = cli(this_test!()) else {
         return;
     };
     let model = Model::start([
@@ -407,8 +309,8 @@ async fn a_tool_that_was_refused_is_on_the_record() {
         Turn::Text("I may not.".into()),
     ])
     .await;
-    let world = builder(&cli, &model).start();
-    let mut body = task("Look around.", None);
+    let world = builder(&cli, &model.url()).start();
+    let mut body = task("real", "Look around.", None);
     body["profile"] = json!("review");
     let id = world.submit_body(&body).await;
     let job = world.ended(&id).await;

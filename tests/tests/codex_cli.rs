@@ -5,30 +5,24 @@
 
 use std::path::{Path, PathBuf};
 
-use agenticore_tests::{Builder, Model, Repo, Turn, World, real_cli, until};
+use agenticore_tests::{
+    Builder, Model, Repo, Turn, World, goes_on, goes_on_with_a_session, real_cli, task, this_test,
+};
 use serde_json::{Value, json};
 
 use crate::{field, number, text};
 
+/// The real CLI, or none with a named skip.
 fn cli(test: &str) -> Option<PathBuf> {
-    real_cli(
-        "codex",
-        "AGENTICORE_TEST_CODEX",
-        &format!("codex_cli::{test}"),
-    )
+    real_cli("codex", "AGENTICORE_TEST_CODEX", test)
 }
 
 /// A world whose agents are the real CLI and talk to `model` alone.
 fn builder(cli: &Path, model: &Model) -> Builder {
     let config = json!({"agents": {"codex": {"base_url": format!("{}/v1", model.url())}}});
-    let builder = World::builder();
-    let programs = builder.path("bin");
-    std::fs::create_dir_all(&programs).unwrap();
-    std::os::unix::fs::symlink(cli, programs.join("codex")).unwrap();
-    builder
-        .programs(&programs)
+    World::builder()
+        .agent("codex", cli, &config)
         .env("OPENAI_API_KEY", "test-key")
-        .file("config.yml", &config.to_string())
         .profile(
             "second",
             "extends: codex\nauto_pr: false\nplugin:\n  config:\n    model: scripted-1\n",
@@ -39,14 +33,6 @@ fn shell(command: &str) -> Turn {
     Turn::Tool("exec_command", json!({"cmd": command}))
 }
 
-fn task(text: &str, repo: Option<&Repo>) -> Value {
-    let mut body = json!({"task": text, "profile": "second"});
-    if let Some(repo) = repo {
-        body["repo_url"] = json!(repo.url());
-    }
-    body
-}
-
 /// What the model saw of the conversation in a request.
 fn seen(request: &Value) -> String {
     field(request, "input").to_string()
@@ -54,7 +40,7 @@ fn seen(request: &Value) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_agent_edits_a_file_and_commits_it_in_a_worktree() {
-    let Some(cli) = cli("a_second_agent_edits_a_file_and_commits_it_in_a_worktree") else {
+    let Some(cli) = cli(this_test!()) else {
         return;
     };
     let commit = "echo hello > hello.txt && git add -A && git -c user.name=A -c user.email=a@localhost commit -qm hello \
@@ -63,7 +49,11 @@ async fn a_second_agent_edits_a_file_and_commits_it_in_a_worktree() {
     let world = builder(&cli, &model).start();
     let repo = Repo::create(world.path("remote"));
     let id = world
-        .submit_body(&task("Write hello.txt and commit it.", Some(&repo)))
+        .submit_body(&task(
+            "second",
+            "Write hello.txt and commit it.",
+            Some(&repo),
+        ))
         .await;
     let job = world.ended(&id).await;
     let events = world.events(&id).await;
@@ -114,73 +104,44 @@ async fn a_second_agent_edits_a_file_and_commits_it_in_a_worktree() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_agent_that_is_drained_in_a_tool_goes_on_with_its_session() {
-    let Some(cli) = cli("a_second_agent_that_is_drained_in_a_tool_goes_on_with_its_session") else {
+    let Some(cli) = cli(this_test!()) else {
         return;
     };
     let model = Model::start([shell("echo known-result"), shell("sleep 3142")]).await;
     let mut world = builder(&cli, &model).start();
-    let id = world.submit_body(&task("Run a long command.", None)).await;
-    until("the tool runs", || async {
-        let all = world.agents();
-        all.iter()
-            .any(|line| line.contains("sleep 3142"))
-            .then_some(())
-    })
-    .await;
-    let drained = world.cli(&["drain", "--timeout", "0"]).await;
-    assert_eq!(
-        drained.code,
-        Some(8),
-        "{drained:?}\n{:#?}",
-        world.events(&id).await
-    );
-    assert_eq!(
-        world.agents(),
-        Vec::<String>::new(),
-        "no process of the job is left"
-    );
+    let id = world
+        .submit_body(&task("second", "Run a long command.", None))
+        .await;
+    world.runs("sleep 3142").await;
+    world.drain_at_once().await;
     let session = text(&world.job(&id).await, "session_id").to_owned();
-    goes_on(&mut world, &model, &id, &session).await;
+    keeps_its_session(&mut world, &model, &id, &session).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_agent_goes_on_with_its_session_after_a_kill_of_the_host() {
-    let Some(cli) = cli("a_second_agent_goes_on_with_its_session_after_a_kill_of_the_host") else {
+    let Some(cli) = cli(this_test!()) else {
         return;
     };
     let model = Model::start([shell("echo known-result"), Turn::Silence]).await;
     let mut world = builder(&cli, &model).start();
-    let id = world.submit_body(&task("Run a long command.", None)).await;
+    let id = world
+        .submit_body(&task("second", "Run a long command.", None))
+        .await;
     model.asked(2).await;
-    let session = until("the session is on the record", || async {
-        let job = world.job(&id).await;
-        Some(text(&job, "session_id").to_owned()).filter(|s| !s.is_empty())
-    })
-    .await;
+    let session = world.session(&id).await;
     world.kill9();
-    goes_on(&mut world, &model, &id, &session).await;
+    keeps_its_session(&mut world, &model, &id, &session).await;
 }
 
 /// Starts a server, which goes on with the job's session where an earlier one left it.
-async fn goes_on(world: &mut World, model: &Model, id: &str, session: &str) {
-    let before = model.requests().len();
-    model.script([Turn::Text("Went on.".into())]);
-    if world.is_up() {
-        world.restart();
-    } else {
-        world.boot();
-    }
-    let job = world.ended(id).await;
-    assert_eq!(
-        (text(&job, "status"), number(&job, "attempt")),
-        ("succeeded", 2),
-        "{job}"
-    );
+async fn keeps_its_session(world: &mut World, model: &Model, id: &str, session: &str) {
+    let (resumed, job) = goes_on(world, model, id, "Went on.").await;
     assert_eq!(
         (text(&job, "session_id"), text(&job, "output")),
         (session, "Went on.")
     );
-    let resumed = seen(&model.requests()[before]);
+    let resumed = seen(&resumed);
     for words in [
         "Run a long command.",
         "known-result",
@@ -194,38 +155,17 @@ async fn goes_on(world: &mut World, model: &Model, id: &str, session: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_later_job_goes_on_with_the_session_of_a_second_agent() {
-    let Some(cli) = cli("a_later_job_goes_on_with_the_session_of_a_second_agent") else {
+    let Some(cli) = cli(this_test!()) else {
         return;
     };
     let model = Model::start([Turn::Text("I will remember the blue door.".into())]).await;
     let world = builder(&cli, &model).start();
-    let first = world
-        .submit_body(&task("Remember the blue door.", None))
-        .await;
-    let first = world.ended(&first).await;
-    assert_eq!(text(&first, "status"), "succeeded", "{first}");
-    let before = model.requests().len();
-    let mut body = task("Which door was it?", None);
-    body["session_id"] = field(&first, "session_id").clone();
-    let second = world.submit_body(&body).await;
-    let second = world.ended(&second).await;
-    assert_eq!(text(&second, "status"), "succeeded", "{second}");
-    assert_eq!(field(&second, "session_id"), field(&first, "session_id"));
-    let seen = seen(&model.requests()[before]);
-    for known in [
-        "Remember the blue door.",
-        "I will remember the blue door.",
-        "Which door was it?",
-    ] {
-        assert!(seen.contains(known), "{known:?} is not in {seen}");
-    }
+    goes_on_with_a_session(&world, &model, "second", "input").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_repository_brings_for_a_second_agent_runs_only_where_the_profile_trusts_it() {
-    let Some(cli) =
-        cli("what_a_repository_brings_for_a_second_agent_runs_only_where_the_profile_trusts_it")
-    else {
+    let Some(cli) = cli(this_test!()) else {
         return;
     };
     let model = Model::start([]).await;
@@ -241,7 +181,7 @@ async fn what_a_repository_brings_for_a_second_agent_runs_only_where_the_profile
         );
         repo.commit("main", ".codex/config.toml", &server);
         repo.commit("main", "AGENTS.md", "The word of the repository.");
-        let mut body = task("Look around.", Some(&repo));
+        let mut body = task("second", "Look around.", Some(&repo));
         body["profile"] = json!(profile);
         let before = model.requests().len();
         let id = world.submit_body(&body).await;
@@ -259,14 +199,13 @@ async fn what_a_repository_brings_for_a_second_agent_runs_only_where_the_profile
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_agent_without_a_key_fails_at_its_service_and_says_what_to_do() {
-    let Some(cli) = cli("a_second_agent_without_a_key_fails_at_its_service_and_says_what_to_do")
-    else {
+    let Some(cli) = cli(this_test!()) else {
         return;
     };
     let model = Model::start([]).await;
     // An empty key is none.
     let world = builder(&cli, &model).env("OPENAI_API_KEY", "").start();
-    let id = world.submit_body(&task("x", None)).await;
+    let id = world.submit_body(&task("second", "x", None)).await;
     let job = world.ended(&id).await;
     let failure = field(&job, "failure");
     assert_eq!(

@@ -9,97 +9,22 @@ use std::path::Path;
 use std::time::Duration;
 
 use agenticore_tests::chaos::{self, Plan};
-use agenticore_tests::checker::{self, History, Seen};
 use agenticore_tests::ledger::Deed;
-use agenticore_tests::{Fleet, Gate, Redis, Repo, World, until};
+use agenticore_tests::{Fleet, Redis, Repo, World, needs_redis, until};
 use serde_json::json;
 
 use crate::{number, text};
 
-/// Skips the test by name where there is no Redis.
-macro_rules! needs_redis {
-    ($name:literal) => {
-        if !Redis::is_installed(concat!("fleet::", $name)) {
-            return;
-        }
-    };
-}
-
-fn gate(fleet: &Fleet, name: &str) -> Gate {
-    std::fs::create_dir_all(fleet.shared_path("gates")).unwrap();
-    Gate::new(fleet.shared_path("gates").join(name))
-}
-
-/// A task that enters itself in the ledger, says that it began, and ends once the gate is open.
-fn waiting(fleet: &Fleet, name: &str, gate: &Gate) -> String {
-    format!(
-        "{}; echo begun {name}; {}; {}",
-        fleet.ledger().script(0).replace("; note end", ""),
-        tick_until(gate),
-        "note end"
-    )
-}
-
-fn tick_until(gate: &Gate) -> String {
-    gate.wait()
-        .replace("do sleep 0.02", "do note tick; sleep 0.05")
-}
-
-/// The number of the pod that runs the job.
-async fn runner(pod: &World, id: &str) -> usize {
-    until(&format!("job {id} runs"), || async {
-        let job = pod.job(id).await;
-        let runs = text(&job, "status") == "running" && number(&job, "pid") > 0;
-        runs.then(|| Fleet::number_of(&job)).flatten()
-    })
-    .await
-}
-
-/// Waits until this pod runs the job.
-async fn runs_on(fleet: &Fleet, reader: usize, id: &str, wanted: usize) {
-    until(&format!("job {id} runs on pod {wanted}"), || async {
-        let job = fleet.pod(reader).job(id).await;
-        let runs = text(&job, "status") == "running" && number(&job, "pid") > 0;
-        (runs && Fleet::number_of(&job) == Some(wanted)).then_some(())
-    })
-    .await;
-}
-
-/// Another pod than this one.
-fn other(fleet: &Fleet, number: usize) -> usize {
-    (number + 1) % fleet.len()
-}
-
-/// Every promise of the checker, for these jobs as this pod sees them.
-async fn assert_sound(fleet: &Fleet, reader: usize, ids: &[String]) {
-    let mut history = History {
-        accepted: ids.iter().cloned().collect(),
-        ..History::default()
-    };
-    for id in ids {
-        let record = fleet.pod(reader).ended(id).await;
-        let events = fleet.pod(reader).events(id).await;
-        history.jobs.insert(id.clone(), Seen { record, events });
-    }
-    history.ledger = fleet.ledger().read().0;
-    assert_eq!(checker::check(&history), []);
-}
-
 #[tokio::test]
 async fn ten_jobs_sent_to_one_pod_are_spread_over_three() {
-    needs_redis!("ten_jobs_sent_to_one_pod_are_spread_over_three");
+    needs_redis!();
     let fleet = Fleet::start(3, Redis::durable(), |_, builder| {
         builder.env("AGENTICORE_MAX_PARALLEL_JOBS", "3")
     });
-    let gate = gate(&fleet, "go");
+    let gate = fleet.gate("go");
     let mut ids = Vec::new();
     for n in 0..10 {
-        ids.push(
-            fleet
-                .pod(0)
-                .submit(&waiting(&fleet, &n.to_string(), &gate))
-                .await,
-        );
+        ids.push(fleet.submit_waiting(&n.to_string(), &gate).await);
     }
     let queued = until("nine of the ten run", || async {
         let jobs = fleet.pod(2).jobs().await;
@@ -125,17 +50,17 @@ async fn ten_jobs_sent_to_one_pod_are_spread_over_three() {
         spread.len() == 3 && spread.values().all(|n| *n >= 3),
         "{spread:?}"
     );
-    assert_sound(&fleet, 2, &ids).await;
+    fleet.assert_sound(2, &ids).await;
 }
 
 #[tokio::test]
 async fn a_job_is_followed_waited_for_and_cancelled_from_any_pod() {
-    needs_redis!("a_job_is_followed_waited_for_and_cancelled_from_any_pod");
+    needs_redis!();
     let fleet = Fleet::of(2);
-    let gate = gate(&fleet, "never");
-    let id = fleet.pod(0).submit(&waiting(&fleet, "long", &gate)).await;
-    let runs_on = runner(fleet.pod(0), &id).await;
-    let elsewhere = fleet.pod(other(&fleet, runs_on));
+    let gate = fleet.gate("never");
+    let id = fleet.submit_waiting("long", &gate).await;
+    let runs_on = fleet.runner(&id).await;
+    let elsewhere = fleet.pod(fleet.other(runs_on));
     let mut logs = elsewhere.cli_start(&["logs", "--follow", &id]).await;
     logs.saw("begun long").await;
     let waits = elsewhere.cli_start(&["wait", &id]).await;
@@ -163,12 +88,9 @@ async fn a_job_is_followed_waited_for_and_cancelled_from_any_pod() {
 
 #[tokio::test]
 async fn a_draining_pod_hands_its_job_to_another_at_once() {
-    needs_redis!("a_draining_pod_hands_its_job_to_another_at_once");
+    needs_redis!();
     let fleet = Fleet::of(2);
-    let gate = gate(&fleet, "go");
-    let id = fleet.pod(0).submit(&waiting(&fleet, "long", &gate)).await;
-    let first = runner(fleet.pod(0), &id).await;
-    let second = other(&fleet, first);
+    let (id, gate, first, second) = fleet.held_job().await;
     let drained = fleet.pod(first).cli(&["drain", "--timeout", "0"]).await;
     assert_eq!(drained.code, Some(8), "{drained:?}");
     until("the other pod runs it", || async {
@@ -180,103 +102,76 @@ async fn a_draining_pod_hands_its_job_to_another_at_once() {
     // A pod that drains takes nothing more.
     assert_eq!(fleet.pod(first).get("/readyz").await.status, 503);
     gate.open();
-    let job = fleet.pod(first).ended(&id).await;
-    assert_eq!(
-        (text(&job, "status"), number(&job, "attempt")),
-        ("succeeded", 2),
-        "{job}"
-    );
+    fleet.pod(first).succeeded(&id, 2).await;
     let events = fleet.pod(second).events(&id).await;
     assert!(
         events.iter().any(|e| text(e, "reason") == "hand_off"),
         "{events:?}"
     );
-    assert_sound(&fleet, first, &[id]).await;
+    fleet.assert_sound(first, &[id]).await;
 }
 
 #[tokio::test]
 async fn a_pod_that_is_told_to_end_hands_its_job_to_another() {
-    needs_redis!("a_pod_that_is_told_to_end_hands_its_job_to_another");
+    needs_redis!();
     let mut fleet = Fleet::of(2);
-    let gate = gate(&fleet, "go");
-    let id = fleet.pod(0).submit(&waiting(&fleet, "long", &gate)).await;
-    let first = runner(fleet.pod(0), &id).await;
-    let second = other(&fleet, first);
+    let (id, gate, first, second) = fleet.held_job().await;
     fleet.pod(first).sigterm();
     fleet.pod_mut(first).stopped();
-    runs_on(&fleet, second, &id, second).await;
+    fleet.runs_on(second, &id, second).await;
     gate.open();
-    let job = fleet.pod(second).ended(&id).await;
-    assert_eq!(
-        (text(&job, "status"), number(&job, "attempt")),
-        ("succeeded", 2),
-        "{job}"
-    );
+    let job = fleet.pod(second).succeeded(&id, 2).await;
     assert_eq!(
         number(&job, "interruptions"),
         0,
         "a hand-off is no crash: {job}"
     );
-    assert_sound(&fleet, second, &[id]).await;
+    fleet.assert_sound(second, &[id]).await;
 }
 
 #[tokio::test]
 async fn the_jobs_of_a_killed_pod_run_again_on_another() {
-    needs_redis!("the_jobs_of_a_killed_pod_run_again_on_another");
+    needs_redis!();
     let mut fleet = Fleet::of(2);
-    let gate = gate(&fleet, "go");
-    let id = fleet.pod(0).submit(&waiting(&fleet, "long", &gate)).await;
-    let first = runner(fleet.pod(0), &id).await;
-    let second = other(&fleet, first);
+    let (id, gate, first, second) = fleet.held_job().await;
     fleet.pod(second).logged(&id, "begun").await;
     let seen = fleet.pod(second).events(&id).await;
     fleet.pod_mut(first).kill_pod();
-    runs_on(&fleet, second, &id, second).await;
+    fleet.runs_on(second, &id, second).await;
     gate.open();
-    let job = fleet.pod(second).ended(&id).await;
-    assert_eq!(
-        (text(&job, "status"), number(&job, "attempt")),
-        ("succeeded", 2),
-        "{job}"
-    );
+    fleet.pod(second).succeeded(&id, 2).await;
     let events = fleet.pod(second).events(&id).await;
     assert_eq!(
         events.get(..seen.len()),
         Some(seen.as_slice()),
         "what was seen stays so"
     );
-    assert_sound(&fleet, second, &[id]).await;
+    fleet.assert_sound(second, &[id]).await;
 }
 
 #[tokio::test]
 async fn the_agents_of_a_server_that_is_killed_alone_end_with_it() {
-    needs_redis!("the_agents_of_a_server_that_is_killed_alone_end_with_it");
+    needs_redis!();
     let mut fleet = Fleet::of(2);
-    let gate = gate(&fleet, "go");
-    let id = fleet.pod(0).submit(&waiting(&fleet, "long", &gate)).await;
-    let first = runner(fleet.pod(0), &id).await;
-    let second = other(&fleet, first);
+    let (id, gate, first, second) = fleet.held_job().await;
     fleet.pod(second).logged(&id, "begun").await;
     fleet.pod_mut(first).kill9();
     until("its agents are gone", || async {
         fleet.pod(first).agents().is_empty().then_some(())
     })
     .await;
-    runs_on(&fleet, second, &id, second).await;
+    fleet.runs_on(second, &id, second).await;
     gate.open();
-    assert_sound(&fleet, second, &[id]).await;
+    fleet.assert_sound(second, &[id]).await;
 }
 
 #[tokio::test]
 async fn a_pod_that_was_frozen_beyond_its_lease_ends_nothing_that_is_another_s() {
-    needs_redis!("a_pod_that_was_frozen_beyond_its_lease_ends_nothing_that_is_another_s");
+    needs_redis!();
     let fleet = Fleet::of(2);
-    let gate = gate(&fleet, "go");
-    let id = fleet.pod(0).submit(&waiting(&fleet, "long", &gate)).await;
-    let first = runner(fleet.pod(0), &id).await;
-    let second = other(&fleet, first);
+    let (id, gate, first, second) = fleet.held_job().await;
     fleet.pod(first).freeze();
-    runs_on(&fleet, second, &id, second).await;
+    fleet.runs_on(second, &id, second).await;
     fleet.pod(first).thaw();
     until("its old agent is gone", || async {
         fleet.pod(first).agents().is_empty().then_some(())
@@ -284,12 +179,7 @@ async fn a_pod_that_was_frozen_beyond_its_lease_ends_nothing_that_is_another_s()
     .await;
     assert_eq!(text(&fleet.pod(first).job(&id).await, "status"), "running");
     gate.open();
-    let job = fleet.pod(first).ended(&id).await;
-    assert_eq!(
-        (text(&job, "status"), number(&job, "attempt")),
-        ("succeeded", 2),
-        "{job}"
-    );
+    fleet.pod(first).succeeded(&id, 2).await;
     let (entries, _) = fleet.ledger().read();
     let ends: Vec<u32> = entries
         .iter()
@@ -301,11 +191,9 @@ async fn a_pod_that_was_frozen_beyond_its_lease_ends_nothing_that_is_another_s()
 
 #[tokio::test]
 async fn a_pod_that_only_lost_redis_keeps_its_job() {
-    needs_redis!("a_pod_that_only_lost_redis_keeps_its_job");
+    needs_redis!();
     let fleet = Fleet::of(2);
-    let gate = gate(&fleet, "go");
-    let id = fleet.pod(0).submit(&waiting(&fleet, "long", &gate)).await;
-    let first = runner(fleet.pod(0), &id).await;
+    let (id, gate, first, second) = fleet.held_job().await;
     fleet.way(first).cut();
     // A pod of the fleet sees that its lease is over.
     let lives = |is_over: fn(f64, f64) -> bool| {
@@ -328,18 +216,13 @@ async fn a_pod_that_only_lost_redis_keeps_its_job() {
     })
     .await;
     fleet.way(first).open();
-    let job = fleet.pod(other(&fleet, first)).ended(&id).await;
-    assert_eq!(
-        (text(&job, "status"), number(&job, "attempt")),
-        ("succeeded", 1),
-        "{job}"
-    );
-    assert_sound(&fleet, other(&fleet, first), &[id]).await;
+    fleet.pod(second).succeeded(&id, 1).await;
+    fleet.assert_sound(second, &[id]).await;
 }
 
 #[tokio::test]
 async fn what_is_submitted_while_redis_is_down_at_start_runs_once_when_it_is_there() {
-    needs_redis!("what_is_submitted_while_redis_is_down_at_start_runs_once_when_it_is_there");
+    needs_redis!();
     let mut redis = Redis::durable();
     redis.kill();
     let mut fleet = Fleet::start(2, redis, |_, builder| builder);
@@ -355,27 +238,20 @@ async fn what_is_submitted_while_redis_is_down_at_start_runs_once_when_it_is_the
     );
     fleet.redis.start_again();
     for id in &ids {
-        let job = fleet.pod(0).ended(id).await;
-        assert_eq!(
-            (text(&job, "status"), number(&job, "attempt")),
-            ("succeeded", 1),
-            "{job}"
-        );
+        fleet.pod(0).succeeded(id, 1).await;
     }
-    assert_sound(&fleet, 1, &ids).await;
+    fleet.assert_sound(1, &ids).await;
     let jobs = fleet.pod(1).jobs().await;
     assert_eq!(jobs.len(), ids.len(), "each submission is one job");
 }
 
 #[tokio::test]
 async fn a_job_ends_while_redis_is_gone_and_the_fleet_hears_of_it_later() {
-    needs_redis!("a_job_ends_while_redis_is_gone_and_the_fleet_hears_of_it_later");
+    needs_redis!();
     let mut fleet = Fleet::of(2);
-    let gate = gate(&fleet, "go");
-    let id = fleet.pod(0).submit(&waiting(&fleet, "long", &gate)).await;
-    let first = runner(fleet.pod(0), &id).await;
+    let (id, gate, first, second) = fleet.held_job().await;
     fleet.redis.kill();
-    let late = fleet.pod(other(&fleet, first));
+    let late = fleet.pod(second);
     let submitted = late.submit(&fleet.ledger().script(0)).await;
     gate.open();
     until("the job is over as far as its own pod knows", || async {
@@ -386,23 +262,18 @@ async fn a_job_ends_while_redis_is_gone_and_the_fleet_hears_of_it_later() {
     fleet.redis.start_again();
     let ids = [id, submitted];
     for id in &ids {
-        let job = fleet.pod(other(&fleet, first)).ended(id).await;
-        assert_eq!(
-            (text(&job, "status"), number(&job, "attempt")),
-            ("succeeded", 1),
-            "{job}"
-        );
+        fleet.pod(second).succeeded(id, 1).await;
     }
-    assert_sound(&fleet, other(&fleet, first), &ids).await;
+    fleet.assert_sound(second, &ids).await;
 }
 
 #[tokio::test]
 async fn an_emptied_redis_is_filled_again_and_no_job_notices() {
-    needs_redis!("an_emptied_redis_is_filled_again_and_no_job_notices");
+    needs_redis!();
     let fleet = Fleet::start(2, Redis::start(), |_, builder| {
         builder.env("AGENTICORE_MAX_PARALLEL_JOBS", "1")
     });
-    let gate = gate(&fleet, "go");
+    let gate = fleet.gate("go");
     let over = fleet.pod(0).submit(&fleet.ledger().script(0)).await;
     fleet.pod(0).ended(&over).await;
     let mut ids = vec![over];
@@ -410,7 +281,7 @@ async fn an_emptied_redis_is_filled_again_and_no_job_notices() {
         ids.push(
             fleet
                 .pod(n % 2)
-                .submit(&waiting(&fleet, &n.to_string(), &gate))
+                .submit(&fleet.waiting(&n.to_string(), &gate))
                 .await,
         );
     }
@@ -427,14 +298,9 @@ async fn an_emptied_redis_is_filled_again_and_no_job_notices() {
     .await;
     gate.open();
     for id in &ids {
-        let job = fleet.pod(1).ended(id).await;
-        assert_eq!(
-            (text(&job, "status"), number(&job, "attempt")),
-            ("succeeded", 1),
-            "{job}"
-        );
+        fleet.pod(1).succeeded(id, 1).await;
     }
-    assert_sound(&fleet, 0, &ids).await;
+    fleet.assert_sound(0, &ids).await;
 }
 
 /// A `git` in front of the machine's that writes down each fetch and holds it while `hold` exists.
@@ -457,7 +323,7 @@ fn slow_git(folder: &Path, log: &Path, hold: &Path) {
 
 #[tokio::test]
 async fn two_pods_that_clone_one_repository_clone_it_once_also_when_the_first_is_killed() {
-    needs_redis!("two_pods_that_clone_one_repository_clone_it_once_also_when_the_first_is_killed");
+    needs_redis!();
     let tools = tempfile::tempdir().unwrap();
     let (log, hold) = (tools.path().join("fetches"), tools.path().join("hold"));
     slow_git(&tools.path().join("bin"), &log, &hold);
@@ -492,7 +358,7 @@ async fn two_pods_that_clone_one_repository_clone_it_once_also_when_the_first_is
     )
     .await;
     let holder = Fleet::number_of(&cloning).unwrap();
-    let survivor = other(&fleet, holder);
+    let survivor = fleet.other(holder);
     fleet.pod_mut(holder).kill_pod();
     std::fs::remove_file(&hold).unwrap();
     for id in [&first, &second] {
@@ -510,7 +376,7 @@ async fn two_pods_that_clone_one_repository_clone_it_once_also_when_the_first_is
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fleet_in_trouble_loses_nothing_and_runs_nothing_twice_at_once() {
-    needs_redis!("a_fleet_in_trouble_loses_nothing_and_runs_nothing_twice_at_once");
+    needs_redis!();
     let plan = Plan {
         seed: 20,
         time: Duration::from_secs(45),
@@ -535,19 +401,14 @@ async fn a_fleet_in_trouble_loses_nothing_and_runs_nothing_twice_at_once() {
 
 #[tokio::test]
 async fn the_pods_and_the_queue_are_shown_by_any_pod() {
-    needs_redis!("the_pods_and_the_queue_are_shown_by_any_pod");
+    needs_redis!();
     let fleet = Fleet::start(2, Redis::durable(), |_, builder| {
         builder.env("AGENTICORE_MAX_PARALLEL_JOBS", "1")
     });
-    let gate = gate(&fleet, "go");
+    let gate = fleet.gate("go");
     let mut ids = Vec::new();
     for n in 0..3 {
-        ids.push(
-            fleet
-                .pod(0)
-                .submit(&waiting(&fleet, &n.to_string(), &gate))
-                .await,
-        );
+        ids.push(fleet.submit_waiting(&n.to_string(), &gate).await);
     }
     until("both pods are seen at work", || async {
         let pods = fleet.pod(1).get("/pods").await.body;
@@ -576,18 +437,18 @@ async fn the_pods_and_the_queue_are_shown_by_any_pod() {
     })
     .await;
     gate.open();
-    assert_sound(&fleet, 0, &ids).await;
+    fleet.assert_sound(0, &ids).await;
 }
 
 #[tokio::test]
 async fn the_keys_that_are_listed_are_those_in_redis() {
-    needs_redis!("the_keys_that_are_listed_are_those_in_redis");
+    needs_redis!();
     let fleet = Fleet::start(1, Redis::durable(), |_, builder| {
         builder.env("REDIS_KEY_PREFIX", "other")
     });
-    let gate = gate(&fleet, "go");
-    let id = fleet.pod(0).submit(&waiting(&fleet, "x", &gate)).await;
-    runner(fleet.pod(0), &id).await;
+    let gate = fleet.gate("go");
+    let id = fleet.submit_waiting("x", &gate).await;
+    fleet.runner(&id).await;
     let listed = fleet.pod(0).cli(&["keys", "--json"]).await.json();
     let families: Vec<String> = listed
         .as_array()
@@ -616,18 +477,18 @@ async fn the_keys_that_are_listed_are_those_in_redis() {
 
 #[tokio::test]
 async fn what_disagrees_is_found_and_repaired() {
-    needs_redis!("what_disagrees_is_found_and_repaired");
+    needs_redis!();
     let fleet = Fleet::start(1, Redis::durable(), |_, builder| {
         builder.env("AGENTICORE_MAX_PARALLEL_JOBS", "1")
     });
     let pod = fleet.pod(0);
-    let gate = gate(&fleet, "go");
+    let gate = fleet.gate("go");
     let over = pod.submit(&fleet.ledger().script(0)).await;
     pod.ended(&over).await;
     let forgotten = pod.submit("true # forgotten").await;
     pod.ended(&forgotten).await;
-    let running = pod.submit(&waiting(&fleet, "running", &gate)).await;
-    runner(pod, &running).await;
+    let running = pod.submit(&fleet.waiting("running", &gate)).await;
+    fleet.runner(&running).await;
     let waits = pod.submit(&fleet.ledger().script(1)).await;
     assert_eq!(pod.cli(&["fsck"]).await.code, Some(0), "all is well");
 
@@ -682,12 +543,12 @@ async fn what_disagrees_is_found_and_repaired() {
 
 #[tokio::test]
 async fn the_jobs_of_a_single_server_move_into_a_fleet_and_back() {
-    needs_redis!("the_jobs_of_a_single_server_move_into_a_fleet_and_back");
+    needs_redis!();
     let mut single = World::builder()
         .env("AGENTICORE_MAX_PARALLEL_JOBS", "1")
         .start();
     let fleet = Fleet::of(2);
-    let gate = gate(&fleet, "go");
+    let gate = fleet.gate("go");
     let over = single.submit("echo told once").await;
     let before = single.ended(&over).await;
     let running = single
@@ -757,12 +618,12 @@ async fn stream_until(pod: &World, after: Option<&str>, wanted: &str) -> String 
 
 #[tokio::test]
 async fn the_stream_of_the_fleet_goes_on_at_another_pod_where_it_was() {
-    needs_redis!("the_stream_of_the_fleet_goes_on_at_another_pod_where_it_was");
+    needs_redis!();
     let fleet = Fleet::of(2);
     let (one, two) = (fleet.pod(0), fleet.pod(1));
-    let gate = gate(&fleet, "go");
+    let gate = fleet.gate("go");
     let first = tokio::join!(stream_until(one, None, "\"kind\":\"status\""), async {
-        one.submit(&waiting(&fleet, "x", &gate)).await
+        one.submit(&fleet.waiting("x", &gate)).await
     });
     let (seen, id) = first;
     assert!(

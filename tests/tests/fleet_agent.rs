@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use agenticore_tests::{Builder, Fleet, Model, Redis, Repo, Turn, skip, tool, until};
+use agenticore_tests::{Builder, Fleet, Model, Redis, Repo, Turn, skip, this_test, tool, until};
 use serde_json::json;
 
 use crate::claude_cli::{bash, cli, with_agent};
@@ -15,13 +15,12 @@ const OWN_MOUNT: &str = "env -i \"$0\" -o nonempty \"$AGENTICORE_SHARED_FS_ROOT\
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_drained_pod_hands_its_agent_to_another() {
-    let test = "fleet_agent::a_drained_pod_hands_its_agent_to_another";
-    moves(test, |builder| builder).await;
+    moves(this_test!(), |builder| builder).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_drained_pod_hands_its_agent_to_one_whose_mount_shares_no_lock() {
-    let test = "fleet_agent::a_drained_pod_hands_its_agent_to_one_whose_mount_shares_no_lock";
+    let test = this_test!();
     let Some(bindfs) = tool(test, "bindfs") else {
         return;
     };
@@ -66,7 +65,7 @@ async fn moves(test: &str, set_up: impl Fn(Builder) -> Builder) {
     ])
     .await;
     let fleet = Fleet::start(2, Redis::durable(), |_, builder| {
-        set_up(with_agent(builder, &cli, &model))
+        set_up(with_agent(builder, &cli, &model.url()))
     });
     let repo = Repo::create(fleet.shared_path("remote"));
     let body = json!({"task": "Do the work.", "profile": "real", "repo_url": repo.url()});

@@ -1,7 +1,7 @@
 //! The ways to a Redis: over TLS, and by way of a sentinel that lets a replica take over.
 
 use agenticore_tests::sentinel::{MASTER, Sentinel};
-use agenticore_tests::{Fleet, Gate, Redis, World, free_port, until};
+use agenticore_tests::{Fleet, Gate, Redis, World, free_port, needs_redis, until};
 
 use crate::text;
 
@@ -14,9 +14,7 @@ async fn a_job_goes_through(fleet: &Fleet, task: &str) {
 
 #[tokio::test]
 async fn a_fleet_works_over_tls_and_trusts_nobody_else() {
-    if !Redis::is_installed("fleet_redis::a_fleet_works_over_tls_and_trusts_nobody_else") {
-        return;
-    }
+    needs_redis!();
     let redis = Redis::tls();
     let ca = redis.ca().display().to_string();
     let fleet = Fleet::start(2, redis, |_, builder| builder.env("REDIS_CA_FILE", &ca));
@@ -45,9 +43,7 @@ async fn a_fleet_works_over_tls_and_trusts_nobody_else() {
 
 #[tokio::test]
 async fn a_replica_takes_over_and_no_job_is_lost() {
-    if !Redis::is_installed("fleet_redis::a_replica_takes_over_and_no_job_is_lost") {
-        return;
-    }
+    needs_redis!();
     let master = Redis::durable();
     let replica = Redis::replica_of(&master);
     let sentinel = Sentinel::over(&master);

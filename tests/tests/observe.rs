@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use agenticore::telemetry::metrics::{METRICS, Presence};
-use agenticore_tests::{CollectedSpan, Collector, Fleet, Redis, Repo, World, until};
+use agenticore_tests::{CollectedSpan, Collector, Fleet, Repo, World, needs_redis, until};
 use serde_json::{Value, json};
 
 use crate::{field, text};
@@ -159,11 +159,7 @@ async fn names_are_those_of_the_table(world: &World, has_redis: bool) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_metrics_of_a_fleet_tell_of_redis_of_lost_leases_and_of_what_went_back_to_the_queue() {
-    let test =
-        "the_metrics_of_a_fleet_tell_of_redis_of_lost_leases_and_of_what_went_back_to_the_queue";
-    if !Redis::is_installed(test) {
-        return;
-    }
+    needs_redis!();
     let fleet = Fleet::of(2);
     let [first, second] = [0, 1].map(|number| fleet.pod(number));
     let come_to = async |pod: &World, what: &str, expected: &[(&str, f64)]| {

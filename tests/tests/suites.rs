@@ -42,19 +42,4 @@ mod sessions;
 mod shared_fs;
 mod unsafe_bind;
 
-use serde_json::Value;
-
-/// A field of a record or event; null where it is missing.
-fn field<'a>(value: &'a Value, name: &str) -> &'a Value {
-    value.get(name).unwrap_or(&Value::Null)
-}
-
-/// A field as text; empty where it is missing or no text.
-fn text<'a>(value: &'a Value, name: &str) -> &'a str {
-    field(value, name).as_str().unwrap_or_default()
-}
-
-/// A field as a number; 0 where it is missing or no number.
-fn number(value: &Value, name: &str) -> u64 {
-    field(value, name).as_u64().unwrap_or_default()
-}
+use agenticore_tests::{field, number, text};

@@ -1,6 +1,6 @@
 //! The autoscaler's rule over the real keys, with real servers as pods. Its clock is the test's, so nothing waits for minutes.
 
-use agenticore_tests::{Fleet, Redis, until};
+use agenticore_tests::{Fleet, Redis, needs_redis, until};
 
 use super::hpa::Hpa;
 use super::{PERIOD, shipped};
@@ -49,9 +49,7 @@ fn look(hpa: &mut Hpa, now: &mut u64, replicas: u32, redis: &Redis, seconds: u64
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_busy_pod_is_kept_and_a_dead_one_is_off_the_books() {
-    if !Redis::is_installed("a_busy_pod_is_kept_and_a_dead_one_is_off_the_books") {
-        return;
-    }
+    needs_redis!();
     let mut fleet = Fleet::of(3);
     let (mut hpa, mut now) = (shipped(&[]), 0);
 
