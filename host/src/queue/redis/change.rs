@@ -205,7 +205,7 @@ pub(super) fn numbered(seq: u64, rest: &str) -> String {
 }
 
 /// A change as the spool keeps it.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Line {
     /// Its name.
     pub(super) name: String,

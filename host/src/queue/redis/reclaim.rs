@@ -66,12 +66,13 @@ pub(super) async fn job(
         if job.run.life.as_deref() != Some(life) {
             return Ok(false);
         }
-        let line = told.pop_front().filter(|line| line.fence == fence.0);
+        let line = told.front().filter(|line| line.fence == fence.0).cloned();
         let (name, change) = match line {
             Some(line) => match (line.name.clone(), line.change()) {
                 (name, Ok(change)) => (name, change),
                 (_, Err(problem)) => {
                     tracing::error!(job = %id, problem, "a change that a dead pod kept cannot be read");
+                    told.pop_front();
                     continue;
                 }
             },
@@ -88,6 +89,7 @@ pub(super) async fn job(
         };
         match writes::commit(inner, &next, version, by).await? {
             Committed::Ok { seq, .. } => {
+                told.pop_front();
                 change.count(&job, &next.job);
                 inner.hub.tell(id, seq);
                 writes::settle(inner, &next, seq).await;
@@ -96,6 +98,7 @@ pub(super) async fn job(
                     return Ok(true);
                 }
             }
+            // Somebody changed the job, and what was kept is still to be told.
             Committed::Version => {}
             // Somebody else is at it.
             _ => return Ok(false),
