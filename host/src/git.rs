@@ -29,6 +29,7 @@ pub use command::{Git, GitOptions, Identity};
 pub use credentials::{Credential, Credentials, HostToken, NoCredentials};
 pub use error::GitError;
 pub use evict::{CacheBounds, JobFolder};
+pub(crate) use lock::Waiting;
 pub use lock::{CloneLock, FlockLock, LockError, LockGuard, OnWait};
 pub use ref_name::{BaseRef, InvalidRef};
 pub use url::{InvalidUrl, RepoUrl, Transport, UrlCredentials, UrlPolicy};

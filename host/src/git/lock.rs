@@ -102,6 +102,48 @@ pub trait CloneLock: Send + Sync + fmt::Debug {
     ) -> BoxFuture<'a, Result<LockGuard, LockError>>;
 }
 
+/// Waiting for a lock between two tries, visibly and with ever longer pauses.
+pub(crate) struct Waiting<'a> {
+    key: &'a str,
+    on_wait: OnWait<'a>,
+    cancel: &'a CancellationToken,
+    start: Instant,
+    pause: Duration,
+    told: Option<Instant>,
+}
+
+impl<'a> Waiting<'a> {
+    /// Begins to wait for the lock on the clone `key`.
+    pub(crate) fn new(key: &'a str, on_wait: OnWait<'a>, cancel: &'a CancellationToken) -> Self {
+        Self {
+            key,
+            on_wait,
+            cancel,
+            start: Instant::now(),
+            pause: FIRST_PAUSE,
+            told: None,
+        }
+    }
+
+    /// Waits until it is time for another try.
+    ///
+    /// # Errors
+    /// [`LockError::Cancelled`].
+    pub(crate) async fn pause(&mut self) -> Result<(), LockError> {
+        if self.told.is_none_or(|at| at.elapsed() >= TELL_EVERY) {
+            (self.on_wait)(self.start.elapsed());
+            self.told = Some(Instant::now());
+        }
+        tokio::select! {
+            () = self.cancel.cancelled() => Err(LockError::Cancelled { key: self.key.to_owned() }),
+            () = tokio::time::sleep(self.pause) => {
+                self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+                Ok(())
+            }
+        }
+    }
+}
+
 /// Locks `ROOT/KEY/.lock` with flock(2): for a cache on a disk of one machine, where all writers see each other. The system gives
 /// the lock up when its holder dies. On a volume that several machines share it is not safe.
 #[derive(Debug, Clone)]
@@ -127,9 +169,7 @@ impl FlockLock {
             detail: error.to_string(),
         };
         let path = self.root.join(key).join(".lock");
-        let start = Instant::now();
-        let mut pause = FIRST_PAUSE;
-        let mut told: Option<Instant> = None;
+        let mut waiting = Waiting::new(key, on_wait, cancel);
         loop {
             let file = path.clone();
             let tried = spawn_blocking(move || try_lock(&file))
@@ -138,14 +178,7 @@ impl FlockLock {
             if let Some(file) = tried.map_err(broken)? {
                 return Ok(LockGuard::new(CancellationToken::new(), file));
             }
-            if told.is_none_or(|at| at.elapsed() >= TELL_EVERY) {
-                on_wait(start.elapsed());
-                told = Some(Instant::now());
-            }
-            tokio::select! {
-                () = cancel.cancelled() => return Err(LockError::Cancelled { key: key.to_owned() }),
-                () = tokio::time::sleep(pause) => pause = (pause * 2).min(LONGEST_PAUSE),
-            }
+            waiting.pause().await?;
         }
     }
 }

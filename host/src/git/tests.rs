@@ -25,7 +25,7 @@ mod remotes;
 mod repair;
 mod world;
 
-use world::{World, git};
+use world::{World, git, wanted};
 
 const JOB: &str = "0b6ad2a4-6d0a-4f0e-9a49-3d7f4b8f2c11";
 const OTHER: &str = "11111111-6d0a-4f0e-9a49-3d7f4b8f2c11";

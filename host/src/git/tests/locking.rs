@@ -14,31 +14,15 @@ const RACER: &str = "AGENTICORE_TEST_RACER";
 async fn many_jobs_share_one_clone() {
     let world = World::new();
     let log = world.dir.path().join("log");
-    let program = world
-        .wrapper(&format!("echo \"$*\" >> {}", log.display()))
-        .into_os_string();
-    let cache = world.cache_with(GitOptions {
-        program,
-        ..world.options()
-    });
+    let cache = world.cache_behind(&format!("echo \"$*\" >> {}", log.display()));
     let url = world.url();
     let jobs: Vec<String> = (0..6)
         .map(|number| format!("{number}0000000-job"))
         .collect();
     let watch = Watch::quiet(&world.cancel);
-    let checkouts = jobs.iter().map(|job| {
-        cache.checkout(
-            Checkout {
-                url: &url,
-                base_ref: None,
-                job,
-                task: "t",
-                submodules: false,
-                lfs: false,
-            },
-            watch,
-        )
-    });
+    let checkouts = jobs
+        .iter()
+        .map(|job| cache.checkout(wanted(&url, job), watch));
     for worktree in join_all(checkouts).await {
         assert!(worktree.unwrap().path.join("two.txt").exists());
     }
@@ -63,14 +47,7 @@ async fn no_two_calls_of_git_carry_one_marker() {
             ..world.options()
         });
         let url = world.url();
-        let wanted = Checkout {
-            url: &url,
-            base_ref: None,
-            job,
-            task: "t",
-            submodules: false,
-            lfs: false,
-        };
+        let wanted = wanted(&url, job);
         cache
             .checkout(wanted, Watch::quiet(&world.cancel))
             .await
@@ -135,17 +112,7 @@ async fn racer() {
     );
     let (url, cancel) = (RepoUrl::stored(url).unwrap(), CancellationToken::new());
     cache
-        .checkout(
-            Checkout {
-                url: &url,
-                base_ref: None,
-                job,
-                task: "t",
-                submodules: false,
-                lfs: false,
-            },
-            Watch::quiet(&cancel),
-        )
+        .checkout(wanted(&url, job), Watch::quiet(&cancel))
         .await
         .unwrap();
     println!("racer done");
@@ -183,20 +150,7 @@ async fn waiting_is_told_and_ends_when_the_other_process_does() {
         cancel: &world.cancel,
         on_wait: &on_wait,
     };
-    cache
-        .checkout(
-            Checkout {
-                url: &url,
-                base_ref: None,
-                job: JOB,
-                task: "t",
-                submodules: false,
-                lfs: false,
-            },
-            watch,
-        )
-        .await
-        .unwrap();
+    cache.checkout(wanted(&url, JOB), watch).await.unwrap();
     assert_eq!(*waits.lock().unwrap(), 1);
     holder.wait().unwrap();
 }
@@ -235,17 +189,7 @@ async fn hang(
     });
     let cache = RepoCache::new(world.root(), git, lock, &[]);
     let url = world.url();
-    let job = cache.checkout(
-        Checkout {
-            url: &url,
-            base_ref: None,
-            job: JOB,
-            task: "t",
-            submodules: false,
-            lfs: false,
-        },
-        Watch::quiet(&world.cancel),
-    );
+    let job = cache.checkout(wanted(&url, JOB), Watch::quiet(&world.cancel));
     let ends = async {
         while fs::read_to_string(&hangs)
             .is_ok_and(|pid| pid.ends_with('\n'))
@@ -293,19 +237,9 @@ async fn a_lock_outlives_its_holder_until_git_is_gone() {
         "trap '' TERM\ncase \"$*\" in *' fetch '*) echo $$ > {0}; sleep 1000; exit;; esac",
         hangs.display()
     );
-    let cache = world.cache_with(GitOptions {
-        program: world.wrapper(&script).into_os_string(),
-        ..world.options()
-    });
+    let cache = world.cache_behind(&script);
     let url = world.url();
-    let wanted = Checkout {
-        url: &url,
-        base_ref: None,
-        job: JOB,
-        task: "t",
-        submodules: false,
-        lfs: false,
-    };
+    let wanted = wanted(&url, JOB);
     let written = || fs::read_to_string(&hangs).is_ok_and(|pid| pid.ends_with('\n'));
     let begun = async {
         while !written() {

@@ -35,17 +35,7 @@ async fn checkout_from(world: &World, url: &str, options: GitOptions) -> GitErro
     let url = RepoUrl::stored(url).unwrap();
     let cache = world.cache_with(options);
     cache
-        .checkout(
-            Checkout {
-                url: &url,
-                base_ref: None,
-                job: JOB,
-                task: "t",
-                submodules: false,
-                lfs: false,
-            },
-            Watch::quiet(&world.cancel),
-        )
+        .checkout(wanted(&url, JOB), Watch::quiet(&world.cancel))
         .await
         .unwrap_err()
 }
@@ -136,17 +126,7 @@ async fn git_gets_an_environment_of_its_own() {
     let cache = world.cache_with(options);
     let url = world.url();
     cache
-        .checkout(
-            Checkout {
-                url: &url,
-                base_ref: None,
-                job: JOB,
-                task: "t",
-                submodules: false,
-                lfs: false,
-            },
-            Watch::quiet(&world.cancel),
-        )
+        .checkout(wanted(&url, JOB), Watch::quiet(&world.cancel))
         .await
         .unwrap();
     let dump = fs::read_to_string(dump).unwrap();

@@ -6,22 +6,9 @@ use super::*;
 async fn the_rest_of_a_killed_clone_is_replaced() {
     let world = World::new();
     // Everything but the fetch works; that one is killed in the middle.
-    let program = world
-        .wrapper("case \"$*\" in *' fetch '*) kill -9 $$;; esac")
-        .into_os_string();
-    let cache = world.cache_with(GitOptions {
-        program,
-        ..world.options()
-    });
+    let cache = world.cache_behind("case \"$*\" in *' fetch '*) kill -9 $$;; esac");
     let url = world.url();
-    let request = Checkout {
-        url: &url,
-        base_ref: None,
-        job: JOB,
-        task: "t",
-        submodules: false,
-        lfs: false,
-    };
+    let request = wanted(&url, JOB);
     let killed = cache
         .checkout(request, Watch::quiet(&world.cancel))
         .await
@@ -163,22 +150,10 @@ async fn small_damage_is_cured_in_place() {
 async fn the_rest_of_a_killed_worktree_is_replaced() {
     let world = World::new();
     world.checkout(OTHER).await;
-    let program = world
-        .wrapper("case \"$*\" in *' worktree add '*) git \"$@\"; kill -9 $$;; esac")
-        .into_os_string();
-    let cache = world.cache_with(GitOptions {
-        program,
-        ..world.options()
-    });
+    let cache =
+        world.cache_behind("case \"$*\" in *' worktree add '*) git \"$@\"; kill -9 $$;; esac");
     let url = world.url();
-    let request = Checkout {
-        url: &url,
-        base_ref: None,
-        job: JOB,
-        task: "Fix the login",
-        submodules: false,
-        lfs: false,
-    };
+    let request = wanted(&url, JOB);
     cache
         .checkout(request, Watch::quiet(&world.cancel))
         .await

@@ -78,6 +78,14 @@ impl World {
         )
     }
 
+    /// A cache with such a program in git's place.
+    pub(super) fn cache_behind(&self, lines: &str) -> RepoCache {
+        self.cache_with(GitOptions {
+            program: self.wrapper(lines).into_os_string(),
+            ..self.options()
+        })
+    }
+
     /// A program in git's place that runs `lines` of shell first; `$*` are git's arguments.
     pub(super) fn wrapper(&self, lines: &str) -> PathBuf {
         let path = self.dir.path().join("git-wrapper");
@@ -98,10 +106,7 @@ impl World {
         let request = Checkout {
             url: &url,
             base_ref: base.as_ref(),
-            job,
-            task: "Fix the login",
-            submodules: false,
-            lfs: false,
+            ..wanted(&url, job)
         };
         self.cache()
             .checkout(request, Watch::quiet(&self.cancel))
@@ -129,6 +134,18 @@ impl World {
             ],
         );
         git(at, &["rev-parse", "HEAD"])
+    }
+}
+
+/// A checkout of the default branch, as most tests want it.
+pub(super) fn wanted<'a>(url: &'a RepoUrl, job: &'a str) -> Checkout<'a> {
+    Checkout {
+        url,
+        base_ref: None,
+        job,
+        task: "Fix the login",
+        submodules: false,
+        lfs: false,
     }
 }
 

@@ -6,10 +6,10 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::support::{
-    context, guest, host, job, layers, lowered, materialize, serves_the_next_job,
+    context, guest, host, job, layers, lowered, materialize, run_result, serves_the_next_job,
 };
 use crate::plugin::types::{
-    Exit, Fact, Line, OutputStream, PullRequestText, PullRequestVerdict, RunResult, Usage,
+    Exit, Fact, Line, OutputStream, PullRequestText, PullRequestVerdict, RunResult,
 };
 use crate::plugin::{
     AgentRun, CallContext, Code, Grant, Grants, LimitsPatch, Origin, Places, PluginError, PreJob,
@@ -213,19 +213,8 @@ async fn a_hook_cannot_lengthen_overwrite_or_grant_itself_things() {
 #[tokio::test]
 async fn a_review_is_bounded_and_sanitized() {
     let run = RunResult {
-        status: "succeeded".to_owned(),
-        failure: String::new(),
-        message: String::new(),
-        output: String::new(),
-        usage: Usage {
-            input_tokens: 1,
-            output_tokens: 2,
-            cache_read_tokens: 3,
-            cache_write_tokens: 4,
-        },
-        cost_usd: 0.5,
-        turns: 1,
         changed_files: vec!["a".to_owned()],
+        ..run_result()
     };
     let (review, _) = host()
         .post_job(&guest().await, &context(), &job(), &json!({}), &run)

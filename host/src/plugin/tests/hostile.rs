@@ -7,9 +7,8 @@ use serde_json::{Value, json};
 
 use super::support::{
     context, describing, guest, guest_bytes, host, job, lowered, materialize, options, request,
-    serves_the_next_job,
+    run_result, serves_the_next_job,
 };
-use crate::plugin::types::{RunResult, Usage};
 use crate::plugin::{Code, LimitsPatch, PluginError, PluginHost};
 
 fn quick() -> LimitsPatch {
@@ -230,21 +229,7 @@ async fn hooks_are_bounded_too() {
         .unwrap_err();
     assert_eq!(error.code, Code::Time);
     assert_eq!(error.limit.as_ref().unwrap().name, "hook_time");
-    let run = RunResult {
-        status: "succeeded".to_owned(),
-        failure: String::new(),
-        message: String::new(),
-        output: String::new(),
-        usage: Usage {
-            input_tokens: 0,
-            output_tokens: 0,
-            cache_read_tokens: 0,
-            cache_write_tokens: 0,
-        },
-        cost_usd: 0.0,
-        turns: 0,
-        changed_files: Vec::new(),
-    };
+    let run = run_result();
     let error = host()
         .post_job(&plugin, &context, &job(), &json!({"do": "panic"}), &run)
         .await

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::plugin::types::{Job, SessionStart, Spent};
+use crate::plugin::types::{Job, RunResult, SessionStart, Spent, Usage};
 use crate::plugin::{
     CallContext, CallReport, CheckedPlan, Grant, GrantKind, Grants, HostOptions, Layer, LayerFile,
     Limits, LimitsPatch, PlanRequest, Plugin, PluginError, PluginHost, Policies,
@@ -149,4 +149,23 @@ pub(super) async fn materialize(
 pub(super) async fn serves_the_next_job() {
     let (plan, _) = materialize(&context(), json!({})).await.unwrap();
     assert_eq!(plan.tree.files().len(), 2);
+}
+
+/// What post hooks are told of a run that succeeded and changed nothing.
+pub(super) fn run_result() -> RunResult {
+    RunResult {
+        status: "succeeded".to_owned(),
+        failure: String::new(),
+        message: String::new(),
+        output: String::new(),
+        usage: Usage {
+            input_tokens: 1,
+            output_tokens: 2,
+            cache_read_tokens: 3,
+            cache_write_tokens: 4,
+        },
+        cost_usd: 0.5,
+        turns: 1,
+        changed_files: Vec::new(),
+    }
 }

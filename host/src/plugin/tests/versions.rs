@@ -6,10 +6,8 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::support::{context, guest, host, job, layers, request};
-use crate::plugin::types::{
-    Ending, Exit, Fact, Line, OutputStream, Passage, PassageKind, RunResult, Usage,
-};
+use super::support::{context, guest, host, job, layers, request, run_result};
+use crate::plugin::types::{Ending, Exit, Fact, Line, OutputStream, Passage, PassageKind};
 use crate::plugin::{Code, PreJob, RunRequest};
 
 fn repository(below: &str) -> PathBuf {
@@ -56,24 +54,6 @@ fn nothing_of_version_1_0_has_changed() {
 fn old_bytes() -> Arc<[u8]> {
     let file = repository("tests/fixtures/plugin-1.0/guest.wasm");
     fs::read(file).unwrap().into()
-}
-
-fn run_result() -> RunResult {
-    RunResult {
-        status: "succeeded".to_owned(),
-        failure: String::new(),
-        message: String::new(),
-        output: String::new(),
-        usage: Usage {
-            input_tokens: 1,
-            output_tokens: 2,
-            cache_read_tokens: 3,
-            cache_write_tokens: 4,
-        },
-        cost_usd: 0.5,
-        turns: 1,
-        changed_files: Vec::new(),
-    }
 }
 
 #[tokio::test]

@@ -13,13 +13,9 @@ use tokio_util::sync::CancellationToken;
 use super::keys::Keys;
 use super::link::Link;
 use super::scripts;
-use crate::git::{CloneLock, LockError, LockGuard, OnWait};
+use crate::git::{CloneLock, LockError, LockGuard, OnWait, Waiting};
 use crate::queue::QueueError;
 
-const FIRST_PAUSE: Duration = Duration::from_millis(20);
-const LONGEST_PAUSE: Duration = Duration::from_millis(500);
-/// How often a waiter is told that it still waits.
-const TELL_EVERY: Duration = Duration::from_secs(5);
 /// How often a lock is renewed within its length.
 const RENEWALS: u32 = 4;
 
@@ -90,9 +86,7 @@ impl RedisLock {
         cancel: &CancellationToken,
     ) -> Result<LockGuard, LockError> {
         let token = format!("{}/{}", self.owner, uuid::Uuid::new_v4());
-        let start = Instant::now();
-        let mut pause = FIRST_PAUSE;
-        let mut told: Option<Instant> = None;
+        let mut waiting = Waiting::new(key, on_wait, cancel);
         loop {
             let asked = Instant::now();
             match self.try_lock(key, &token).await {
@@ -106,14 +100,7 @@ impl RedisLock {
                     }
                 }
             }
-            if told.is_none_or(|at| at.elapsed() >= TELL_EVERY) {
-                on_wait(start.elapsed());
-                told = Some(Instant::now());
-            }
-            tokio::select! {
-                () = cancel.cancelled() => return Err(LockError::Cancelled { key: key.to_owned() }),
-                () = tokio::time::sleep(pause) => pause = (pause * 2).min(LONGEST_PAUSE),
-            }
+            waiting.pause().await?;
         }
     }
 
