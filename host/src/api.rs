@@ -17,6 +17,7 @@
 //! | `POST /drain`, `GET /drain`, `DELETE /drain` | drains this pod; how far it is; takes it back |
 //! | `GET /metrics` | the metrics of this pod, for Prometheus |
 //! | `GET /health`, `/livez`, `/readyz`, `/healthz` | how the server is; these need no key |
+//! | `GET /openapi.json` | all of this, for programs; it needs no key |
 
 mod drain;
 mod error;
@@ -27,6 +28,7 @@ mod guard;
 mod input;
 mod jobs;
 mod observe;
+mod openapi;
 mod status;
 
 #[cfg(test)]
@@ -41,10 +43,11 @@ use axum::extract::DefaultBodyLimit;
 use axum::http::{Method, Uri};
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use crate::config::Config;
 use crate::drain::Drain;
@@ -179,25 +182,7 @@ type Shared = Arc<dyn Core>;
 pub fn router(core: impl Core) -> Router {
     let guard = Arc::new(Guard::new(core.config()));
     let core: Shared = Arc::new(core);
-    Router::new()
-        .route("/jobs", post(jobs::submit).get(jobs::list))
-        .route("/jobs/{id}", get(jobs::show).delete(jobs::cancel))
-        .route("/jobs/{id}/retry", post(jobs::retry))
-        .route("/jobs/{id}/events", get(events::events))
-        .route("/pods", get(fleet::pods))
-        .route("/queue", get(fleet::queue))
-        .route("/events", get(fleet::events))
-        .route("/profiles", get(status::profiles))
-        .route("/plugins", get(status::plugins))
-        .route(
-            "/drain",
-            get(drain::show).post(drain::begin).delete(drain::cancel),
-        )
-        .route("/metrics", get(status::metrics))
-        .route("/health", get(status::health))
-        .route("/livez", get(status::alive))
-        .route("/readyz", get(status::ready))
-        .route("/healthz", get(status::ready))
+    Router::from(routes())
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         .with_state(core)
@@ -205,6 +190,27 @@ pub fn router(core: impl Core) -> Router {
         .layer(from_fn_with_state(guard, guard::check))
         .layer(CatchPanicLayer::custom(panicked))
         .layer(from_fn(observe::note))
+}
+
+/// Every path and its handlers. There is no other way to add one: what is not described does not exist.
+fn routes() -> OpenApiRouter<Shared> {
+    OpenApiRouter::new()
+        .routes(routes!(jobs::submit, jobs::list))
+        .routes(routes!(jobs::show, jobs::cancel))
+        .routes(routes!(jobs::retry))
+        .routes(routes!(events::events))
+        .routes(routes!(fleet::pods))
+        .routes(routes!(fleet::queue))
+        .routes(routes!(fleet::events))
+        .routes(routes!(status::profiles))
+        .routes(routes!(status::plugins))
+        .routes(routes!(drain::show, drain::begin, drain::cancel))
+        .routes(routes!(status::metrics))
+        .routes(routes!(status::health))
+        .routes(routes!(status::alive))
+        .routes(routes!(status::ready))
+        .routes(routes!(status::healthy))
+        .routes(routes!(openapi::document))
 }
 
 async fn unknown_path(uri: Uri) -> Problem {

@@ -8,6 +8,7 @@ mod source;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
@@ -87,8 +88,14 @@ pub struct Config {
     pub host: String,
     /// The port; 0 picks a free one.
     pub port: u16,
-    /// Accepted API keys; empty: none is needed.
+    /// API keys that may do everything; empty: none is needed.
     pub api_keys: Vec<SecretString>,
+    /// API keys that may submit and read.
+    pub submit_keys: Vec<SecretString>,
+    /// API keys that may read.
+    pub read_keys: Vec<SecretString>,
+    /// How many requests a minute a key may make; none: any number.
+    pub rate_limit: Option<NonZeroU32>,
     /// Whether a non-loopback address may be bound without keys.
     pub unsafe_no_auth: bool,
     /// Whether metrics can be read without a key.
@@ -213,11 +220,12 @@ impl Config {
                 || source.parse("server.port", "a port number from 0 to 65535"),
                 Ok,
             )?,
-            api_keys: source
-                .list("server.api_keys")?
-                .into_iter()
-                .map(SecretString::from)
-                .collect(),
+            api_keys: source.secrets("server.api_keys")?,
+            submit_keys: source.secrets("server.submit_keys")?,
+            read_keys: source.secrets("server.read_keys")?,
+            rate_limit: NonZeroU32::new(
+                source.parse("server.rate_limit", "a number of requests a minute")?,
+            ),
             unsafe_no_auth: flags.unsafe_no_auth || source.flag("server.unsafe_no_auth")?,
             metrics_public: source.flag("server.metrics_public")?,
             allow_local_profiles: source.flag("server.allow_local_profiles")?,
@@ -324,6 +332,13 @@ impl Config {
                  others; set the first below the second",
                 self.plugin_max_calls_each, self.plugin_max_calls
             )));
+        }
+        if self.api_keys.is_empty() && !(self.submit_keys.is_empty() && self.read_keys.is_empty()) {
+            return Err(ConfigError::Conflict(
+                "AGENTICORE_SUBMIT_KEYS and AGENTICORE_READ_KEYS need a key in AGENTICORE_API_KEYS beside them: without one \
+                 everybody may do everything"
+                    .into(),
+            ));
         }
         if self.lease.is_zero() {
             return Err(ConfigError::Conflict(
@@ -435,6 +450,18 @@ mod tests {
         );
         assert_eq!(config.for_plugin("other")["x"], 1);
         assert!(config.for_plugin("other").get("binary").is_none());
+    }
+
+    #[test]
+    fn keys_that_may_do_less_need_one_that_may_do_all() {
+        let keys = |more: &[(&str, &str)]| load(more, "");
+        for variable in ["AGENTICORE_READ_KEYS", "AGENTICORE_SUBMIT_KEYS"] {
+            let error = keys(&[(variable, "r")]).unwrap_err().to_string();
+            assert!(error.contains("AGENTICORE_API_KEYS"), "{error}");
+            let both = keys(&[(variable, "r"), ("AGENTICORE_API_KEYS", "a")]).unwrap();
+            assert_eq!(both.read_keys.len() + both.submit_keys.len(), 1);
+            assert!(!format!("{both:?}").contains("\"r\""));
+        }
     }
 
     #[test]

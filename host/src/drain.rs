@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use utoipa::ToSchema;
 
 /// How long before the end of the drain the jobs that still run are handed off: the agent's way to its next tool boundary, its end,
 /// and the record.
@@ -40,7 +41,7 @@ struct State {
 }
 
 /// What a drain has come to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
     /// The pod claims jobs.
@@ -52,7 +53,7 @@ pub enum Phase {
 }
 
 /// How far a drain is, for those who wait for it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct DrainStatus {
     /// What it has come to.
     pub phase: Phase,

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use jiff::Timestamp;
 use serde_json::Value;
+use utoipa::ToSchema;
 
 use crate::config::Config;
 use crate::drain::Drain;
@@ -121,7 +122,7 @@ pub struct Readiness {
 }
 
 /// One check of [`Readiness`].
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct Check {
     /// Its name.
     pub name: &'static str,

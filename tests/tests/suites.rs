@@ -30,6 +30,7 @@ mod limits;
 mod manifests;
 mod monitoring;
 mod observe;
+mod openapi;
 mod plugin_author;
 mod plugin_bundles;
 mod plugin_tools;

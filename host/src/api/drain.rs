@@ -6,6 +6,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::Shared;
 use super::error::{Code, Problem};
@@ -16,21 +17,24 @@ use crate::drain::DrainStatus;
 const MAX_SECONDS: u64 = 7 * 24 * 3600;
 
 /// What to drain with.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
+#[schema(as = DrainRequest)]
 pub(super) struct Body {
     /// Seconds until the drain must be over; none: the server's own (`AGENTICORE_DRAIN_TIMEOUT`).
     timeout_seconds: Option<u64>,
 }
 
 /// `{"success": true, "drain": {...}}`.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = DrainAnswer)]
 pub(super) struct Answer {
     success: bool,
     drain: DrainStatus,
 }
 
 /// Begins to drain, and answers at once.
+#[utoipa::path(post, path = "/drain", tag = "server", operation_id = "drain", request_body = Body, responses((status = 202, description = "The drain has begun.", body = Answer)))]
 pub(super) async fn begin(
     State(core): State<Shared>,
     JsonBody(body): JsonBody<Body>,
@@ -50,11 +54,13 @@ pub(super) async fn begin(
 }
 
 /// How far the drain is.
+#[utoipa::path(get, path = "/drain", tag = "server", operation_id = "drain_status", responses((status = 200, description = "How far it is.", body = Answer)))]
 pub(super) async fn show(State(core): State<Shared>) -> Json<Answer> {
     answer(&core)
 }
 
 /// Takes the drain back.
+#[utoipa::path(delete, path = "/drain", tag = "server", operation_id = "undrain", responses((status = 200, description = "The pod takes jobs again.", body = Answer)))]
 pub(super) async fn cancel(State(core): State<Shared>) -> Result<Json<Answer>, Problem> {
     if core.stopping().is_cancelled() {
         return Err(Problem::new(

@@ -1,8 +1,12 @@
 //! The one place that turns errors into status codes. Layers below know none.
 
+use std::num::NonZeroU32;
+use std::time::Duration;
+
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::plugin::Code as PluginCode;
 use crate::queue::QueueError;
@@ -23,6 +27,10 @@ pub(super) enum Code {
     InvalidCursor,
     /// The key is missing or wrong.
     Unauthorized,
+    /// The key may not do that.
+    InsufficientScope,
+    /// The key has made too many requests.
+    RateLimited,
     /// The `Host` header is not one of this server's names.
     ForbiddenHost,
     /// A web page of another origin asked for a change.
@@ -79,6 +87,8 @@ impl Code {
             Self::InvalidId => (S::BAD_REQUEST, "invalid_id"),
             Self::InvalidCursor => (S::BAD_REQUEST, "invalid_cursor"),
             Self::Unauthorized => (S::UNAUTHORIZED, "unauthorized"),
+            Self::InsufficientScope => (S::FORBIDDEN, "insufficient_scope"),
+            Self::RateLimited => (S::TOO_MANY_REQUESTS, "rate_limited"),
             Self::ForbiddenHost => (S::FORBIDDEN, "forbidden_host"),
             Self::ForbiddenOrigin => (S::FORBIDDEN, "forbidden_origin"),
             Self::LocalOnlyProfile => (S::FORBIDDEN, "local_only_profile"),
@@ -105,17 +115,23 @@ impl Code {
     }
 }
 
+/// The type of a problem's body.
+pub(super) const PROBLEM: &str = "application/problem+json";
+
 /// An error on its way to the client.
 #[derive(Debug)]
 pub(super) struct Problem {
     code: Code,
     detail: String,
     candidates: Vec<String>,
+    /// Seconds after which it may be tried again.
+    retry_after: Option<u64>,
 }
 
 /// The body: the members of RFC 9457, ours (`code`, `candidates`), and those that clients of agenticore 0.2.0 read.
-#[derive(Serialize)]
-struct Body<'a> {
+#[derive(Serialize, ToSchema)]
+#[schema(as = Problem)]
+pub(super) struct Body<'a> {
     r#type: String,
     title: &'a str,
     status: u16,
@@ -134,6 +150,23 @@ impl Problem {
             code,
             detail: detail.into(),
             candidates: Vec::new(),
+            retry_after: match code {
+                Code::Stopping | Code::KeyInUse | Code::StoreUnavailable => Some(5),
+                _ => None,
+            },
+        }
+    }
+
+    /// One request too many, until `wait` is over.
+    pub(super) fn rate_limited(wait: Duration, limit: NonZeroU32) -> Self {
+        // A client that comes back within the second would be refused again.
+        let seconds = wait.as_secs() + 1;
+        let detail = format!(
+            "too many requests: {limit} a minute are allowed (AGENTICORE_RATE_LIMIT); come back in {seconds} s"
+        );
+        Self {
+            retry_after: Some(seconds),
+            ..Self::new(Code::RateLimited, detail)
         }
     }
 
@@ -211,19 +244,25 @@ impl IntoResponse for Problem {
         let mut response = (status, axum::Json(body)).into_response();
         let headers = response.headers_mut();
         let mut set = |name, value| headers.insert(name, HeaderValue::from_static(value));
-        set(header::CONTENT_TYPE, "application/problem+json");
+        set(header::CONTENT_TYPE, PROBLEM);
         match self.code {
             Code::Unauthorized => {
                 set(header::WWW_AUTHENTICATE, r#"Bearer realm="agenticore""#);
+            }
+            Code::InsufficientScope => {
+                set(
+                    header::WWW_AUTHENTICATE,
+                    r#"Bearer realm="agenticore", error="insufficient_scope""#,
+                );
             }
             // The body is not read to its end, so the connection cannot be used again.
             Code::PayloadTooLarge => {
                 set(header::CONNECTION, "close");
             }
-            Code::Stopping | Code::KeyInUse | Code::StoreUnavailable => {
-                set(header::RETRY_AFTER, "5");
-            }
             _ => {}
+        }
+        if let Some(seconds) = self.retry_after {
+            headers.insert(header::RETRY_AFTER, seconds.into());
         }
         response
     }

@@ -18,12 +18,13 @@ use axum::response::sse::{Event as Frame, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures::{Stream, StreamExt, stream};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::Shared;
 use super::error::{Code, Problem};
 use super::follow::{Follower, Item, Start};
 use super::input::{Params, Target, bad};
-use crate::job::JobId;
+use crate::job::{Event, JobId};
 use crate::telemetry::metrics::SseSession;
 
 /// How long a reader waits before it comes back.
@@ -41,9 +42,11 @@ enum Form {
 }
 
 /// `{"success": true, "events": [...], "next": n, "ended": false}`.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = EventPage)]
 struct Page {
     success: bool,
+    #[schema(value_type = Vec<Event>)]
     events: Vec<Item>,
     /// The value of `after` for the next page.
     next: u64,
@@ -52,6 +55,16 @@ struct Page {
 }
 
 /// The events of a job.
+#[utoipa::path(get, path = "/jobs/{id}/events", tag = "jobs", params(("id" = String, Path, description = "The job's id, or at least the first six characters of it.", pattern = "^[0-9A-Fa-f]{6,8}(-[0-9A-Fa-f-]{0,27})?$"),
+    ("format" = Option<String>, Query, description = "`sse` (the default), `ndjson` or `json`.", pattern = "^(sse|ndjson|json)$"),
+    ("after" = Option<u64>, Query, description = "The number of the last event the reader has."),
+    ("follow" = Option<bool>, Query, description = "With `ndjson`: whether to go on to the job's end."),
+    ("wait" = Option<u64>, Query, description = "With `json`: seconds to wait for something to say.", maximum = 30),
+    ("Last-Event-ID" = Option<String>, Header, description = "As `after`; it wins."),
+    ), responses(
+    (status = 200, description = "The events after the last one the reader has.", content((Event = "text/event-stream"), (Event = "application/x-ndjson"), (Page = "application/json"))),
+    (status = 204, description = "The stream is over, and the reader has all of it.")
+    ))]
 pub(super) async fn events(
     State(core): State<Shared>,
     Target(id): Target,

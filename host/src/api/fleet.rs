@@ -14,6 +14,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::sync::broadcast::error::RecvError;
+use utoipa::ToSchema;
 
 use super::Shared;
 use super::error::Problem;
@@ -30,7 +31,8 @@ const LOOK: Duration = Duration::from_secs(1);
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 /// `{"success": true, "count": n, "pods": [...]}`.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = PodList)]
 pub(super) struct Pods {
     success: bool,
     count: usize,
@@ -38,7 +40,8 @@ pub(super) struct Pods {
 }
 
 /// `{"success": true, "queued": n, "running": n, "oldest_seconds": s, "jobs": [...]}`: the newest that wait, the next one first.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = QueueAnswer)]
 pub(super) struct Waiting {
     success: bool,
     queued: usize,
@@ -49,6 +52,7 @@ pub(super) struct Waiting {
 }
 
 /// Every pod, by its name; a server without a fleet is the only one.
+#[utoipa::path(get, path = "/pods", tag = "fleet", responses((status = 200, description = "The pods.", body = Pods)))]
 pub(super) async fn pods(State(core): State<Shared>) -> Json<Pods> {
     let mut pods = core.pods();
     pods.sort_by(|a, b| (a.facts.ordinal, &a.life).cmp(&(b.facts.ordinal, &b.life)));
@@ -60,6 +64,7 @@ pub(super) async fn pods(State(core): State<Shared>) -> Json<Pods> {
 }
 
 /// How full the queue is, and what waits in it.
+#[utoipa::path(get, path = "/queue", tag = "fleet", responses((status = 200, description = "The queue.", body = Waiting)))]
 pub(super) async fn queue(State(core): State<Shared>) -> Result<Json<Waiting>, Problem> {
     let depth = core.queue().depth().await;
     let filter = Filter {
@@ -86,6 +91,10 @@ pub(super) async fn queue(State(core): State<Shared>) -> Result<Json<Waiting>, P
 ///
 /// A frame's id is the place of its change; who comes back with `Last-Event-ID` (or `after`) gets what was missed, or `reset` where
 /// that is not known any more: then lists must be read again.
+#[utoipa::path(get, path = "/events", tag = "fleet", operation_id = "changes", params(
+    ("after" = Option<String>, Query, description = "The id of the last frame the reader has."),
+    ("Last-Event-ID" = Option<String>, Header, description = "As `after`; it wins."),
+    ), responses((status = 200, description = "Changes as they come.", body = String, content_type = "text/event-stream")))]
 pub(super) async fn events(
     State(core): State<Shared>,
     uri: Uri,

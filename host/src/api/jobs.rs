@@ -7,9 +7,10 @@ use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
 use serde::Serialize;
 use tracing::Instrument;
+use utoipa::ToSchema;
 
 use super::Shared;
-use super::error::{Code, Problem};
+use super::error::{Body, Code, PROBLEM, Problem};
 use super::follow::{Follower, Start};
 use super::input::{JsonBody, Params, Target, bad};
 use crate::job::{Idempotency, JobId, Origin, Record, RequestBody, Status};
@@ -21,7 +22,8 @@ const DEFAULT_LIMIT: usize = 20;
 const MAX_LIMIT: usize = 200;
 
 /// `{"success": true, "job": {...}}`.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = JobAnswer)]
 pub(super) struct One {
     success: bool,
     job: Record,
@@ -34,12 +36,14 @@ impl From<Record> for Json<One> {
 }
 
 /// `{"success": true, "count": n, "jobs": [...], "next_cursor": ...}`.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = JobPage)]
 pub(super) struct Many {
     success: bool,
     count: usize,
     jobs: Vec<Record>,
     /// Set when there may be more jobs: the value of `cursor` for the next page. Its form is nobody's business.
+    #[schema(value_type = Option<String>)]
     next_cursor: Option<JobId>,
 }
 
@@ -48,6 +52,10 @@ pub(super) struct Many {
 /// The status is 200 and not 201, as it has always been: scripts compare with it. `Location` names the job all the same.
 ///
 /// With an `Idempotency-Key` the job is made once, however often the request is sent.
+#[utoipa::path(post, path = "/jobs", tag = "jobs", request_body = RequestBody, params(("Idempotency-Key" = Option<String>, Header, description = "The same request under the same key is accepted once within 24 hours.", min_length = 1, max_length = 255), ("traceparent" = Option<String>, Header, description = "The trace that the job belongs to (W3C).")), responses((status = 200, description = "The job.", body = One, headers(("Location", description = "Where the job is."), ("Idempotency-Replayed", description = "`true` where an earlier submission under the key is answered."))),
+        (status = 409, description = "A submission under the same key is under way, or the job or its session is still at work.", body = Body<'_>, content_type = PROBLEM),
+        (status = 422, description = "There is no such profile or session, or the key was used for another request.", body = Body<'_>, content_type = PROBLEM),
+        (status = 507, description = "The disk is full.", body = Body<'_>, content_type = PROBLEM)))]
 pub(super) async fn submit(
     State(core): State<Shared>,
     headers: HeaderMap,
@@ -76,6 +84,10 @@ pub(super) async fn submit(
 }
 
 /// Queues a new job with the request of one that is over, which stays as it is.
+#[utoipa::path(post, path = "/jobs/{id}/retry", tag = "jobs", params(("id" = String, Path, description = "The job's id, or at least the first six characters of it.", pattern = "^[0-9A-Fa-f]{6,8}(-[0-9A-Fa-f-]{0,27})?$"), ("Idempotency-Key" = Option<String>, Header, description = "The same request under the same key is accepted once within 24 hours.", min_length = 1, max_length = 255), ("traceparent" = Option<String>, Header, description = "The trace that the job belongs to (W3C).")), responses((status = 200, description = "The job.", body = One, headers(("Location", description = "Where the job is."), ("Idempotency-Replayed", description = "`true` where an earlier submission under the key is answered."))),
+        (status = 409, description = "A submission under the same key is under way, or the job or its session is still at work.", body = Body<'_>, content_type = PROBLEM),
+        (status = 422, description = "There is no such profile or session, or the key was used for another request.", body = Body<'_>, content_type = PROBLEM),
+        (status = 507, description = "The disk is full.", body = Body<'_>, content_type = PROBLEM)))]
 pub(super) async fn retry(
     State(core): State<Shared>,
     Target(id): Target,
@@ -134,6 +146,17 @@ async fn ended(core: Shared, id: JobId) -> Result<Record, Problem> {
 }
 
 /// A page of jobs, the newest first.
+#[utoipa::path(get, path = "/jobs", tag = "jobs", params(
+    ("limit" = Option<usize>, Query, description = "How many.", minimum = 1, maximum = 200),
+    ("status" = Option<Vec<Status>>, Query, description = "Only these statuses; also several in one, with commas."),
+    ("profile" = Option<String>, Query, description = "Only of this profile."),
+    ("repo" = Option<String>, Query, description = "Only of this repository, as records show it."),
+    ("pod" = Option<String>, Query, description = "Only of this pod."),
+    ("session_id" = Option<String>, Query, description = "Only of this session of an agent."),
+    ("since" = Option<Timestamp>, Query, description = "Only those accepted since."),
+    ("text" = Option<String>, Query, description = "Only those whose task contains this."),
+    ("cursor" = Option<String>, Query, description = "The `next_cursor` of the page before.", pattern = "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"),
+    ), responses((status = 200, description = "A page.", body = Many)))]
 pub(super) async fn list(State(core): State<Shared>, uri: Uri) -> Result<Json<Many>, Problem> {
     let Page { jobs, next } = core.queue().list(&filter(&uri)?).await?;
     Ok(Json(Many {
@@ -207,6 +230,7 @@ fn cursor(params: &Params) -> Result<Option<JobId>, Problem> {
 }
 
 /// The job.
+#[utoipa::path(get, path = "/jobs/{id}", tag = "jobs", params(("id" = String, Path, description = "The job's id, or at least the first six characters of it.", pattern = "^[0-9A-Fa-f]{6,8}(-[0-9A-Fa-f-]{0,27})?$")), responses((status = 200, description = "The job.", body = One)))]
 pub(super) async fn show(
     State(core): State<Shared>,
     Target(id): Target,
@@ -215,6 +239,7 @@ pub(super) async fn show(
 }
 
 /// Cancels the job; one that is over stays as it is. The record tells which.
+#[utoipa::path(delete, path = "/jobs/{id}", tag = "jobs", params(("id" = String, Path, description = "The job's id, or at least the first six characters of it.", pattern = "^[0-9A-Fa-f]{6,8}(-[0-9A-Fa-f-]{0,27})?$")), responses((status = 200, description = "The job as it is now.", body = One)))]
 pub(super) async fn cancel(
     State(core): State<Shared>,
     Target(id): Target,

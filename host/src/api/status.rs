@@ -6,6 +6,7 @@ use axum::http::{StatusCode, Uri, header};
 use axum::response::IntoResponse;
 use serde::Serialize;
 use serde_json::{Value, json};
+use utoipa::ToSchema;
 
 use super::Shared;
 use super::error::Problem;
@@ -13,7 +14,8 @@ use super::input::Params;
 use crate::service::{Check, Readiness};
 
 /// `{"success": true, "count": n, "profiles": [...]}`.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = ProfileList)]
 pub(super) struct Profiles {
     success: bool,
     count: usize,
@@ -21,7 +23,8 @@ pub(super) struct Profiles {
 }
 
 /// `{"success": true, "count": n, "plugins": [...]}`.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = PluginList)]
 pub(super) struct Plugins {
     success: bool,
     count: usize,
@@ -29,7 +32,8 @@ pub(super) struct Plugins {
 }
 
 /// The answer of a readiness probe; a failing one has the members of every failure.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = ReadyAnswer)]
 pub(super) struct Ready {
     success: bool,
     status: &'static str,
@@ -41,6 +45,7 @@ pub(super) struct Ready {
 }
 
 /// Every profile, broken ones with their error.
+#[utoipa::path(get, path = "/profiles", tag = "server", responses((status = 200, description = "The profiles.", body = Profiles)))]
 pub(super) async fn profiles(State(core): State<Shared>) -> Json<Profiles> {
     let profiles = core.profiles().await;
     Json(Profiles {
@@ -51,6 +56,7 @@ pub(super) async fn profiles(State(core): State<Shared>) -> Json<Profiles> {
 }
 
 /// Every plugin: version, digest, what it may do in which profile, and its last error.
+#[utoipa::path(get, path = "/plugins", tag = "server", responses((status = 200, description = "The plugins.", body = Plugins)))]
 pub(super) async fn plugins(State(core): State<Shared>) -> Json<Plugins> {
     let plugins = core.plugins().await;
     Json(Plugins {
@@ -61,6 +67,7 @@ pub(super) async fn plugins(State(core): State<Shared>) -> Json<Plugins> {
 }
 
 /// That the server is up, and which it is.
+#[utoipa::path(get, path = "/health", tag = "server", responses((status = 200, description = "It is up.", body = Object)))]
 pub(super) async fn health(State(core): State<Shared>) -> Json<Value> {
     Json(json!({
         "status": "ok",
@@ -71,17 +78,20 @@ pub(super) async fn health(State(core): State<Shared>) -> Json<Value> {
 }
 
 /// The metrics of this pod.
+#[utoipa::path(get, path = "/metrics", tag = "server", responses((status = 200, description = "The metrics, for Prometheus.", body = String, content_type = "text/plain")))]
 pub(super) async fn metrics(State(core): State<Shared>) -> impl IntoResponse {
     let kind = "text/plain; version=0.0.4; charset=utf-8";
     ([(header::CONTENT_TYPE, kind)], core.metrics().await)
 }
 
 /// That the process answers. It asks nothing else: a restart would not heal anything else.
+#[utoipa::path(get, path = "/livez", tag = "server", responses((status = 200, description = "It answers.", body = Object)))]
 pub(super) async fn alive() -> Json<Value> {
     Json(json!({"status": "ok"}))
 }
 
 /// Whether the server should get traffic; with `?verbose` each check.
+#[utoipa::path(get, path = "/readyz", tag = "server", params(("verbose" = Option<String>, Query, description = "Each check by itself.")), responses((status = 200, description = "It takes jobs.", body = Ready), (status = 503, description = "It takes none, such as in a drain.", body = Ready)))]
 pub(super) async fn ready(
     State(core): State<Shared>,
     uri: Uri,
@@ -104,4 +114,13 @@ pub(super) async fn ready(
         checks: verbose.then_some(checks),
     };
     Ok((code, Json(answer)))
+}
+
+/// As `/readyz`, under the name that other orchestrators look for.
+#[utoipa::path(get, path = "/healthz", tag = "server", params(("verbose" = Option<String>, Query, description = "Each check by itself.")), responses((status = 200, description = "It takes jobs.", body = Ready), (status = 503, description = "It takes none, such as in a drain.", body = Ready)))]
+pub(super) async fn healthy(
+    state: State<Shared>,
+    uri: Uri,
+) -> Result<(StatusCode, Json<Ready>), Problem> {
+    ready(state, uri).await
 }

@@ -12,5 +12,6 @@ mod fake;
 mod guard;
 mod jobs;
 mod memory;
+mod openapi;
 mod status;
 mod streams;

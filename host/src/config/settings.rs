@@ -81,7 +81,23 @@ pub const SETTINGS: &[Setting] = &[
     secret(
         "AGENTICORE_API_KEYS",
         "server.api_keys",
-        "Accepted API keys, comma-separated; none: no key is needed.",
+        "Accepted API keys, comma-separated; none: no key is needed. They may do everything, drains included.",
+    ),
+    secret(
+        "AGENTICORE_SUBMIT_KEYS",
+        "server.submit_keys",
+        "API keys that may submit, retry and cancel jobs and read everything, comma-separated.",
+    ),
+    secret(
+        "AGENTICORE_READ_KEYS",
+        "server.read_keys",
+        "API keys that may read everything and change nothing, comma-separated.",
+    ),
+    row(
+        "AGENTICORE_RATE_LIMIT",
+        "server.rate_limit",
+        "0",
+        "Requests a minute that a pod takes with one API key (without keys: in all), so many at once; more get 429. 0: no bound. Probes, metrics and drains do not count.",
     ),
     row(
         "AGENTICORE_UNSAFE_NO_AUTH",

@@ -174,6 +174,11 @@ impl Source<'_> {
             .collect())
     }
 
+    pub(super) fn secrets(&self, name: &str) -> Result<Vec<SecretString>, ConfigError> {
+        let list = self.list(name)?.into_iter();
+        Ok(list.map(SecretString::from).collect())
+    }
+
     pub(super) fn path(&self, name: &str) -> Result<Option<PathBuf>, ConfigError> {
         let (text, place) = self.find(name)?;
         let Some(text) = text else { return Ok(None) };

@@ -1,18 +1,19 @@
 //! How a job's work leaves the host: the words and wishes of a pull request, and what became of it.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::Failure;
 
 /// What the agent's run came to, kept until the job is over: an attempt that finds it does not run the agent again.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Verdict {
     /// Why it failed; none: it succeeded.
     pub failure: Option<Failure>,
 }
 
 /// What post hooks want of the pull request.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct Wishes {
     /// Another title.
@@ -24,7 +25,7 @@ pub struct Wishes {
 }
 
 /// What became of a job's pull request.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct PullRequest {
     /// What became of it.
     pub state: PullRequestState,
@@ -43,7 +44,7 @@ pub struct PullRequest {
 }
 
 /// The states of [`PullRequest`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum PullRequestState {
     /// This job opened it.

@@ -3,11 +3,12 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use utoipa::ToSchema;
 
 use super::{Failure, Status, Usage};
 
 /// One event as stored and sent: one line of JSON.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Event {
     /// Its number in the job's stream.
     pub seq: u64,
@@ -19,7 +20,7 @@ pub struct Event {
 }
 
 /// What happened.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum EventBody {
     /// The job's status changed.
@@ -84,7 +85,7 @@ pub enum EventBody {
         /// The text.
         message: String,
     },
-    /// Events before this one are gone; the reader goes on from here.
+    /// Events before this one are gone; the reader goes on from here, and is given the record beside it, as `job`.
     Reset {
         /// The oldest event that is left.
         oldest: u64,
@@ -127,7 +128,7 @@ impl EventBody {
 }
 
 /// The steps of the pipeline, in their order; the last one, finish, is told by `end`. The same words name modules, spans and record fields.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Stage {
     /// Bring the repository and make the worktree.
@@ -170,7 +171,7 @@ impl Stage {
 }
 
 /// What a stage did.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum StageState {
     /// It began.
@@ -184,7 +185,7 @@ pub enum StageState {
 }
 
 /// Where a log line came from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum LogStream {
     /// What the plugin read out of the agent's output.
@@ -196,7 +197,7 @@ pub enum LogStream {
 }
 
 /// Something the agent did, as its plugin reported it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum AgentEvent {
     /// The process started.

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use utoipa::ToSchema;
 
 use super::{JobId, RequestBody, TraceContext};
 
@@ -20,7 +21,7 @@ pub struct Origin {
 }
 
 /// The key of a submission and what was submitted under it, both as digests: a key may be anything, and a task can be long.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Idempotency {
     /// SHA-256 of the key, hexadecimal.
     pub key: String,

@@ -1,6 +1,7 @@
 //! Every way a job can end, and why.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// How a job ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,7 +17,7 @@ pub enum Outcome {
 }
 
 /// Why a job failed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Failure {
     /// The kind, which programs can decide by.
     pub class: FailureClass,
@@ -42,7 +43,7 @@ impl Failure {
 }
 
 /// Whose failure it was.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum FailureClass {
     /// The agent itself: an error, a crash, a non-zero exit.

@@ -2,9 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use utoipa::ToSchema;
 
 /// The entry of `profile.yml` that named a plugin.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum PluginPlace {
     /// `plugin:`.
@@ -15,7 +16,7 @@ pub enum PluginPlace {
 }
 
 /// A plugin as it was when the job was submitted. Every attempt, on every pod, runs these bytes with at most these grants.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct Admitted {
     /// Where the profile named it.
@@ -41,7 +42,7 @@ pub struct Admitted {
 }
 
 /// Which plugin made the launch plan, and what it used.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct PluginUse {
     /// Its name.
@@ -81,7 +82,7 @@ impl PluginUse {
 }
 
 /// A file that was written for a job.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct FileUse {
     /// Its path below the config directory.
@@ -96,7 +97,7 @@ pub struct FileUse {
 }
 
 /// Something that a plugin wanted and did not get.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct Denial {
     /// The code, such as `plugin.grant`.
@@ -108,7 +109,7 @@ pub struct Denial {
 }
 
 /// One call of a hook plugin.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct HookUse {
     /// Its name.

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::{
     Admitted, Failure, Fence, HookUse, Idempotency, Job, Mode, Origin, Outcome, PluginUse,
@@ -15,7 +16,7 @@ use super::{
 use crate::git::{BaseRef, RepoUrl};
 
 /// The record. Times are ISO 8601 in UTC; sizes are bytes; costs are dollars.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct Record {
     /// The job's id.

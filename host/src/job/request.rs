@@ -1,6 +1,7 @@
 //! What a submitter asks for. A [`Request`] is valid once it exists.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::{InvalidName, ProfileName, Record, SessionId};
 use crate::git::{BaseRef, InvalidRef, InvalidUrl, RepoUrl, UrlPolicy};
@@ -9,10 +10,11 @@ use crate::git::{BaseRef, InvalidRef, InvalidUrl, RepoUrl, UrlPolicy};
 const MAX_TASK_BYTES: usize = 512 * 1024;
 
 /// A request as it comes in: the JSON body of `POST /jobs`. Empty texts count as not given.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RequestBody {
     /// What the agent is to do.
+    #[schema(required = true)]
     pub task: String,
     /// The repository; none for a local task.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -42,7 +44,7 @@ pub struct RequestPolicy {
 }
 
 /// Whether the submitter waits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Mode {
     /// The answer comes at once.

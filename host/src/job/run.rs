@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::{Admitted, HookUse, PluginUse, PodName, PullRequest, SessionId, Verdict, Wishes};
 
@@ -75,7 +76,7 @@ pub struct Run {
 }
 
 /// Where an agent's record of its session is, below the job's config directory.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Transcript {
     /// A glob that matches its file.
     pub pattern: String,
@@ -87,7 +88,7 @@ pub struct Transcript {
 }
 
 /// Tokens spent.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct Usage {
     /// Read without a cache.

@@ -1,12 +1,24 @@
 //! The words for what state a job is in.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::{Outcome, State};
 
 /// The status words of the record.
 #[derive(
-    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize, Deserialize,
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Hash,
+    PartialOrd,
+    Ord,
+    Default,
+    Serialize,
+    Deserialize,
+    ToSchema,
 )]
 #[serde(rename_all = "snake_case")]
 pub enum Status {

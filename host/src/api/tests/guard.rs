@@ -153,3 +153,71 @@ async fn a_page_of_another_origin_changes_nothing() {
     assert_eq!(answer.status, 200);
     assert_eq!(answer.header("access-control-allow-origin"), "");
 }
+
+#[tokio::test]
+async fn a_key_does_what_its_scope_allows_and_no_more() {
+    let client = Client::new(&Fake::with(&[
+        ("AGENTICORE_API_KEYS", "all"),
+        ("AGENTICORE_SUBMIT_KEYS", "some"),
+        // A key that stands twice has the larger scope.
+        ("AGENTICORE_READ_KEYS", "few,all"),
+    ]));
+    let job = "/jobs/00000000-0000-4000-8000-000000000000";
+    let retry = format!("{job}/retry");
+    for (method, path, allowed) in [
+        ("GET", "/jobs", "few some all"),
+        ("GET", job, "few some all"),
+        ("GET", "/drain", "few some all"),
+        ("GET", "/metrics", "few some all"),
+        ("POST", "/jobs", "some all"),
+        ("DELETE", job, "some all"),
+        ("POST", &retry, "some all"),
+        ("POST", "/drain", "all"),
+        ("DELETE", "/drain", "all"),
+        ("POST", "/nowhere", "all"),
+        ("POST", "/jobsX", "all"),
+    ] {
+        for key in ["few", "some", "all"] {
+            let request = Request::builder().method(method).uri(path);
+            let answer = send(&client, request.header("x-api-key", key)).await;
+            let is_allowed = allowed.split(' ').any(|one| one == key);
+            assert_eq!(answer.status != 403, is_allowed, "{method} {path} {key}");
+            if !is_allowed {
+                assert_eq!(answer.json()["code"], "insufficient_scope");
+                assert!(answer.header("www-authenticate").contains("scope"));
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_key_that_asks_too_often_is_told_when_to_come_back() {
+    let client = Client::new(&Fake::with(&[
+        ("AGENTICORE_API_KEYS", "one,two"),
+        ("AGENTICORE_RATE_LIMIT", "3"),
+    ]));
+    let asks = async |path: &str, key: &'static str| {
+        send(&client, get(path).header("x-api-key", key)).await
+    };
+    for _ in 0..3 {
+        assert_eq!(asks("/jobs", "one").await.status, 200);
+    }
+    let refused = asks("/jobs", "one").await;
+    assert_eq!(refused.status, 429, "{}", refused.body);
+    assert_eq!(refused.json()["code"], "rate_limited");
+    // Three a minute: the next one is free within 20 seconds.
+    let seconds: u64 = refused.header("retry-after").parse().unwrap();
+    assert!((1..=20).contains(&seconds), "{seconds}");
+    assert_eq!(asks("/jobs", "two").await.status, 200, "each for itself");
+    assert_eq!(asks("/jobs", "three").await.status, 401);
+    for path in ["/livez", "/readyz", "/metrics", "/drain", "/openapi.json"] {
+        assert_eq!(asks(path, "one").await.status, 200, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn without_keys_everybody_shares_one_limit() {
+    let client = Client::new(&Fake::with(&[("AGENTICORE_RATE_LIMIT", "1")]));
+    assert_eq!(client.get("/jobs").await.status, 200);
+    assert_eq!(client.get("/queue").await.status, 429);
+}

@@ -2,9 +2,10 @@
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// What a pod says of itself.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct PodFacts {
     /// Its name.
     pub pod: String,
@@ -25,7 +26,7 @@ pub struct PodFacts {
 }
 
 /// A pod as the fleet knows it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct PodInfo {
     /// The life of the pod: its name, and what tells it from earlier lives.
     pub life: String,
