@@ -1,4 +1,6 @@
 //! See `agenticore::plugin::fuzz::plan`.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| agenticore::plugin::fuzz::plan(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    agenticore::plugin::fuzz::plan(bytes);
+});

@@ -37,6 +37,10 @@ impl Choices<'_> {
         from.get(at).cloned()
     }
 
+    fn maybe<T>(&mut self, make: impl FnOnce(&mut Self) -> T) -> Option<T> {
+        (!self.byte().is_multiple_of(2)).then(|| make(self))
+    }
+
     /// Words that matter to the rules, and whatever else there is.
     fn text(&mut self) -> String {
         const WORDS: [&str; 16] = [
@@ -128,14 +132,14 @@ impl Choices<'_> {
             stdin: None,
             time_limit: None,
             budget: Budget {
-                cost_usd: Some(f64::from_bits(u64::from(self.byte()) << 56)),
+                cost_usd: self.maybe(|c| f64::from_bits(u64::from(c.byte()) << 56)),
                 turns: None,
             },
             session: SessionPlan {
-                id: Some(self.text()),
-                transcript: Some(Transcript {
-                    pattern: self.text(),
-                    marker: self.text(),
+                id: self.maybe(Self::text),
+                transcript: self.maybe(|c| Transcript {
+                    pattern: c.text(),
+                    marker: c.text(),
                 }),
             },
             stop: match self.byte() % 3 {
@@ -207,11 +211,11 @@ pub fn component(bytes: &[u8]) {
     assert_eq!(report.ok, report.error.is_none());
 }
 
-/// A launch plan made of the bytes: what passes stays below its places.
+/// A launch plan made of the bytes: what passes stays below its places. Says whether it passed.
 ///
 /// # Panics
 /// If the host breaks a promise.
-pub fn plan(bytes: &[u8]) {
+pub fn plan(bytes: &[u8]) -> bool {
     let mut choices = Choices(bytes);
     let all = choices.byte().is_multiple_of(2);
     let granted = if all {
@@ -220,7 +224,7 @@ pub fn plan(bytes: &[u8]) {
         Grants::default()
     };
     let Some(plan) = checked(choices.plan(&programs()), &granted) else {
-        return;
+        return false;
     };
     let places = Places {
         config_dir: PathBuf::from("/places/config"),
@@ -237,6 +241,7 @@ pub fn plan(bytes: &[u8]) {
     if let Some(stop) = resolved.stop_file {
         assert!(stop.starts_with("/places/config"), "{}", stop.display());
     }
+    true
 }
 
 /// Bytes as a file that the agent reads as its settings, without any grant: what passes is written in one form, which passes again.
@@ -352,6 +357,22 @@ mod tests {
             let length = numbers.below(200);
             plan(&numbers.bytes(length));
         }
+    }
+
+    #[test]
+    fn paths_of_all_words_are_refused_or_keep_the_rules() {
+        let words = 0..16_u8;
+        let mut passed = 0;
+        for first in words.clone() {
+            for second in words.clone() {
+                for third in words.clone() {
+                    // Everything granted, the first program, and one empty file, whose path has three words.
+                    let bytes = [0, 0, 1, 0, 0, 3, first, second, third];
+                    passed += u32::from(plan(&bytes));
+                }
+            }
+        }
+        assert!(passed > 100, "only {passed} plans were let through");
     }
 
     #[test]
