@@ -34,8 +34,10 @@ const BEARER: &str = "bearer";
 const HEADER: &str = "header";
 const QUERY: &str = "query";
 
-/// What a request can be refused with: the status, when, and of which requests.
-const REFUSALS: [(&str, &str, fn(&Asked<'_>) -> bool); 8] = [
+/// A status that requests can be refused with, when, and whether that can be with this one.
+type Refusal = (&'static str, &'static str, fn(&Asked<'_>) -> bool);
+
+const REFUSALS: [Refusal; 8] = [
     (
         "400",
         "The id, a parameter or the body is not right.",
