@@ -195,18 +195,13 @@ async fn a_pod_that_only_lost_redis_keeps_its_job() {
     let fleet = Fleet::of(2);
     let (id, gate, first, second) = fleet.held_job().await;
     fleet.way(first).cut();
-    // A pod of the fleet sees that its lease is over.
-    let lives = |is_over: fn(f64, f64) -> bool| {
+    until("its lease in Redis is over", || async {
         let now: Vec<f64> = fleet.redis.ask(&["TIME"]);
-        let leases: BTreeMap<String, f64> =
-            fleet
-                .redis
-                .ask(&["ZRANGE", "agenticore:pods", "0", "-1", "WITHSCORES"]);
+        let all = ["ZRANGE", "agenticore:pods", "0", "-1", "WITHSCORES"];
+        let leases: BTreeMap<String, f64> = fleet.redis.ask(&all);
         let now = now.first().copied().unwrap_or_default() * 1000.0;
-        leases.values().any(|end| is_over(*end, now))
-    };
-    until("the lease in Redis is over", || async {
-        lives(|end, now| end < now - 2_000.0).then_some(())
+        let mut ends = leases.values();
+        ends.any(|end| *end < now - 2_000.0).then_some(())
     })
     .await;
     gate.open();
@@ -218,6 +213,30 @@ async fn a_pod_that_only_lost_redis_keeps_its_job() {
     fleet.way(first).open();
     fleet.pod(second).succeeded(&id, 1).await;
     fleet.assert_sound(second, &[id]).await;
+}
+
+#[tokio::test]
+async fn a_pod_that_is_given_its_own_lost_job_again_ends_the_old_run_first() {
+    needs_redis!();
+    let fleet = Fleet::of(2);
+    let (id, gate, first, second) = fleet.held_job().await;
+    // The other pod takes jobs of dead pods back, and claims none.
+    let drained = fleet.pod(second).cli(&["drain"]).await;
+    assert_eq!(drained.code, Some(0), "{drained:?}");
+    fleet.pod(first).freeze();
+    until("the job waits again", || async {
+        let job = fleet.pod(second).job(&id).await;
+        (text(&job, "status") == "queued").then_some(())
+    })
+    .await;
+    fleet.pod(first).thaw();
+    until("it runs again", || async {
+        let job = fleet.pod(second).job(&id).await;
+        (text(&job, "status") == "running" && number(&job, "attempt") == 2).then_some(())
+    })
+    .await;
+    gate.open();
+    fleet.pod(second).succeeded(&id, 2).await;
 }
 
 #[tokio::test]

@@ -3,6 +3,8 @@
 //! Absolute figures of a shared machine are noise; a ratio of two figures from one run is not. So each row that can be is measured
 //! beside a floor: the same requests without the work, or the same processes without the server.
 //!
+//! Files go to a temporary folder; `cargo xtask bench` puts it into memory (`/dev/shm`) unless `TMPDIR` names another.
+//!
 //! A row is a function from nothing to [`Measure`]s; [`ROWS`] lists them. `cargo xtask bench` builds a release and runs this.
 
 mod fleet;
