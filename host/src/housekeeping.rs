@@ -30,6 +30,22 @@ pub(crate) async fn run(pod: Arc<Pod>) {
         clear_folders(&pod).await;
         evict(&pod).await;
         forget_components(&pod).await;
+        clear_temporaries(&pod).await;
+    }
+}
+
+/// Removes what attempts that were cut short left of a job's directories before they were in place.
+async fn clear_temporaries(pod: &Pod) {
+    let shared = pod.config.shared_root.as_ref();
+    let jobs = shared.map(|root| root.join("jobs"));
+    for folder in jobs.into_iter().chain([pod.kept_sessions()]) {
+        let collect = move || match folder.is_dir() {
+            true => apply::collect_stale(&folder, apply::ABANDONED),
+            false => Ok(0),
+        };
+        if let Ok(Err(error)) = tokio::task::spawn_blocking(collect).await {
+            tracing::warn!(%error, "cannot clear away what attempts left unfinished");
+        }
     }
 }
 

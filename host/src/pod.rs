@@ -106,6 +106,11 @@ impl Pod {
     /// Where a session goes whose job's directory is removed.
     #[must_use]
     pub fn kept_session_dir(&self, job: &str) -> PathBuf {
-        self.config.home.join("sessions").join(job)
+        self.kept_sessions().join(job)
+    }
+
+    /// Where all of those are.
+    pub(crate) fn kept_sessions(&self) -> PathBuf {
+        self.config.home.join("sessions")
     }
 }

@@ -52,3 +52,32 @@ async fn worktrees_go_when_their_work_is_safe_and_sessions_stay() {
     assert_eq!(text(&world.ended(&id).await, "status"), "succeeded");
     world.logged(&id, "blue door").await;
 }
+
+#[tokio::test]
+async fn what_attempts_left_unfinished_goes_once_it_is_old() {
+    let builder = World::builder();
+    let jobs = builder.path("shared/jobs");
+    let unfinished = |name: &str| {
+        let folder = jobs.join(name);
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join("half"), "x").unwrap();
+        folder
+    };
+    let (old, young) = (
+        unfinished(".agenticore-tmp.one.1"),
+        unfinished(".agenticore-tmp.other.1"),
+    );
+    let past = std::time::SystemTime::now() - std::time::Duration::from_secs(7_200);
+    std::fs::File::open(&old)
+        .unwrap()
+        .set_modified(past)
+        .unwrap();
+    let shared = builder.path("shared").display().to_string();
+    let world = builder.env("AGENTICORE_SHARED_FS_ROOT", &shared).start();
+    until("the old one is gone", || async {
+        (!old.exists()).then_some(())
+    })
+    .await;
+    assert!(young.exists(), "somebody may be writing it");
+    drop(world);
+}

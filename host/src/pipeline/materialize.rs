@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tempfile::TempDir;
 
@@ -148,10 +149,15 @@ impl Attempt<'_> {
         plan: CheckedPlan,
         places: Places,
     ) -> Result<(CheckedPlan, Places), Halt> {
+        let is_shared = self.pod.config.shared_root.is_some();
         let written = tokio::task::spawn_blocking(move || {
             if let Some(parent) = places.config_dir.parent() {
                 std::fs::create_dir_all(parent)
                     .map_err(|e| host_failed(format!("cannot create {}: {e}", parent.display())))?;
+                // In a work directory nobody else writes; housekeeping looks after the folder that all jobs share.
+                if !is_shared {
+                    apply::collect_stale(parent, Duration::ZERO).map_err(plugin_failed)?;
+                }
             }
             apply::apply(
                 &plan.tree,

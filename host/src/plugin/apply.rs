@@ -1,8 +1,8 @@
 //! Writes a checked tree: beside the target, synced, then put in place with one rename.
 //!
 //! Whoever looks at the target sees no directory, the old one or the whole new one, also after a crash at any point. What
-//! a crash leaves behind is a temporary beside the target; [`apply`] removes those of its own target, [`collect_stale`]
-//! those of targets that are never written again. All access goes through directory handles, and nothing follows links.
+//! a crash leaves behind is a temporary beside the target, which [`collect_stale`] removes later: to look for it each time would cost
+//! a look at every target beside. All access goes through directory handles, and nothing follows links.
 //!
 //! These functions block; call them on a blocking thread.
 
@@ -22,6 +22,9 @@ use super::error::{Code, PluginError};
 use super::tree::{CheckedTree, TreeFile};
 
 mod writer;
+
+/// How long nobody has touched a temporary before it counts as left behind. Writing one takes milliseconds.
+pub const ABANDONED: Duration = Duration::from_secs(3_600);
 
 /// Starts the name of a temporary; the target's name and an id follow.
 const TEMPORARY: &str = ".agenticore-tmp.";
@@ -90,9 +93,7 @@ pub fn apply(
     sync: Sync,
 ) -> Result<Applied, PluginError> {
     let place = Place::open(target)?;
-    let done = place
-        .remove_temporaries()
-        .and_then(|()| place.replace(tree, keep, sync));
+    let done = place.replace(tree, keep, sync);
     done.map_err(|failure| place.explain(&failure))
 }
 
@@ -104,7 +105,7 @@ pub fn apply(
 /// [`Code::Write`] naming the operation and the path; there is no target then.
 pub fn bring(from: &Path, target: &Path, keep: &[String]) -> Result<Applied, PluginError> {
     let (source, place) = (Place::open(from)?, Place::open(target)?);
-    let done = place.remove_temporaries().and_then(|()| {
+    let done = || {
         if place.old()?.is_some() {
             return Ok(Applied::default());
         }
@@ -112,8 +113,8 @@ pub fn bring(from: &Path, target: &Path, keep: &[String]) -> Result<Applied, Plu
         place.fresh(|temporary| {
             place.fill_and_rename(temporary, &[], kept.as_ref(), keep, Sync::Full)
         })
-    });
-    done.map_err(|failure| place.explain(&failure))
+    };
+    done().map_err(|failure| place.explain(&failure))
 }
 
 /// Removes temporaries in `parent` that nobody has touched for `older_than`. Returns how many were removed.
@@ -189,23 +190,6 @@ impl Place {
         )
     }
 
-    fn temporary_prefix(&self) -> String {
-        format!("{TEMPORARY}{}.", self.name)
-    }
-
-    fn remove_temporaries(&self) -> Result<(), Failure> {
-        let prefix = self.temporary_prefix();
-        for entry in self.parent.entries().during("listing", ".")? {
-            let name = entry.during("listing", ".")?.file_name();
-            if name.to_string_lossy().starts_with(&prefix) {
-                self.parent
-                    .remove_dir_all(&name)
-                    .during("removing", &name.to_string_lossy())?;
-            }
-        }
-        Ok(())
-    }
-
     fn replace(&self, tree: &CheckedTree, keep: &[String], sync: Sync) -> Result<Applied, Failure> {
         let old = self.old()?;
         self.fresh(|temporary| {
@@ -218,11 +202,8 @@ impl Place {
         &self,
         work: impl FnOnce(&str) -> Result<Applied, Failure>,
     ) -> Result<Applied, Failure> {
-        let temporary = format!(
-            "{}{}",
-            self.temporary_prefix(),
-            uuid::Uuid::new_v4().simple()
-        );
+        let unique = uuid::Uuid::new_v4().simple();
+        let temporary = format!("{TEMPORARY}{}.{unique}", self.name);
         let done = work(&temporary);
         if done.is_err() {
             // The error says more than a second one about the cleaning up; the next apply tries again.

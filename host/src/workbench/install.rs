@@ -76,6 +76,8 @@ pub fn install(
     put_provenance(bundle, &component)?;
     put(&component, &bundle.component)?;
     if let Some((folder, tree)) = &profile {
+        // What an installation that was cut short left.
+        apply::collect_stale(root, apply::ABANDONED)?;
         apply::apply(tree, folder, &[], apply::Sync::Full)?;
     }
     Ok(Installed {

@@ -192,14 +192,13 @@ fn temporaries_of_a_crash_are_collected() {
         fs::write(path.join("half/file"), "x").unwrap();
     };
     stale(".agenticore-tmp.config.1");
-    stale(".agenticore-tmp.other.1");
     stale("somebody-elses");
     apply(&tree(&[("a", "a")]), &target, &[], Sync::None).unwrap();
     let mut left = names(dir.path());
     left.sort();
     assert_eq!(
         left,
-        [".agenticore-tmp.other.1", "config", "somebody-elses"]
+        [".agenticore-tmp.config.1", "config", "somebody-elses"]
     );
     assert_eq!(
         collect_stale(dir.path(), Duration::from_secs(3_600)).unwrap(),
