@@ -94,3 +94,26 @@ async fn a_queued_job_is_cancelled_without_ever_running() {
     assert_eq!(world.read("ran"), "", "the cancelled job ran");
     assert_eq!(text(&world.job(&waiting).await, "status"), "cancelled");
 }
+
+#[tokio::test]
+async fn more_jobs_can_wait_than_files_may_be_open() {
+    let few = "ulimit -n 150; \"$@\"; exit $?";
+    let world = World::builder()
+        .through(&["sh", "-c", few, "sh"])
+        .env("AGENTICORE_MAX_PARALLEL_JOBS", "1")
+        .start();
+    let gate = world.gate("all");
+    let held = world.submit(&gate.wait()).await;
+    let mut waiting = Vec::new();
+    for _ in 0..200 {
+        waiting.push(world.submit("true").await);
+    }
+    for id in &waiting {
+        world.delete(&format!("/jobs/{id}")).await;
+    }
+    gate.open();
+    assert_eq!(text(&world.ended(&held).await, "status"), "succeeded");
+    for id in &waiting {
+        assert_eq!(text(&world.job(id).await, "status"), "cancelled");
+    }
+}

@@ -13,10 +13,9 @@ use crate::queue::{Cursor, QueueError};
 /// About how many bytes of events one read returns.
 const PAGE_BYTES: u64 = 256 * 1024;
 
-/// The writing end.
+/// The writing end. It holds no file open: there may be one for each of many thousand jobs that wait.
 pub(super) struct EventLog {
     path: PathBuf,
-    file: File,
     /// The length up to which every line is whole.
     len: u64,
     last: u64,
@@ -25,14 +24,9 @@ pub(super) struct EventLog {
 impl EventLog {
     /// Begins the stream of a new job.
     pub(super) fn create(path: PathBuf) -> Result<Self, QueueError> {
-        let file = OpenOptions::new()
-            .append(true)
-            .create_new(true)
-            .open(&path)
-            .map_err(failed("create", &path))?;
+        File::create_new(&path).map_err(failed("create", &path))?;
         Ok(Self {
             path,
-            file,
             len: 0,
             last: 0,
         })
@@ -48,16 +42,13 @@ impl EventLog {
             .map_err(failed("open", &path))?;
         let mut log = Self {
             path,
-            file,
             len: 0,
             last: 0,
         };
         let (whole, last) = log.scan().map_err(failed("read", &log.path))?;
         log.len = whole;
         log.last = last.map_or(0, |e| e.seq);
-        log.file
-            .set_len(whole)
-            .map_err(failed("repair", &log.path))?;
+        file.set_len(whole).map_err(failed("repair", &log.path))?;
         Ok(log)
     }
 
@@ -83,9 +74,13 @@ impl EventLog {
                 .map_err(|e| failed("write", &self.path)(e.into()))?;
             bytes.push(b'\n');
         }
-        if let Err(e) = self.file.write_all(&bytes) {
+        let mut file = OpenOptions::new()
+            .append(true)
+            .open(&self.path)
+            .map_err(failed("open", &self.path))?;
+        if let Err(e) = file.write_all(&bytes) {
             // Part of a line may be there; nobody has been told of it.
-            drop(self.file.set_len(self.len));
+            drop(file.set_len(self.len));
             return Err(failed("write", &self.path)(e));
         }
         self.len += bytes.len() as u64;
