@@ -39,7 +39,7 @@ fn plan(mut words: impl Iterator<Item = String>) -> Result<Plan> {
         jobs: 2_000,
         slots: 3,
         lease: 4,
-        patience: Duration::from_secs(300),
+        patience: Duration::from_secs(900),
     };
     while let Some(word) = words.next() {
         let value = words
