@@ -216,6 +216,24 @@ async fn a_pod_that_only_lost_redis_keeps_its_job() {
 }
 
 #[tokio::test]
+async fn a_list_is_whole_also_while_an_emptied_redis_is_put_back() {
+    needs_redis!();
+    let fleet = Fleet::of(1);
+    let id = fleet.pod(0).submit("true").await;
+    fleet.pod(0).ended(&id).await;
+    // Emptied, and another pod that has put nothing back yet holds the lock.
+    let emptied =
+        "redis.call('FLUSHALL') return redis.call('SET', KEYS[1], 'another', 'PX', 15000)";
+    let lock = "agenticore:rebuild";
+    fleet.redis.ask::<String>(&["EVAL", emptied, "1", lock]);
+    let listed = fleet.pod(0).jobs().await;
+    assert_eq!(listed.len(), 1, "{listed:?}");
+    let left: usize = fleet.redis.ask(&["EXISTS", lock]);
+    assert_eq!(left, 1, "the list was asked for too late");
+    fleet.pod(0).succeeded(&id, 1).await;
+}
+
+#[tokio::test]
 async fn a_pod_that_is_given_its_own_lost_job_again_ends_the_old_run_first() {
     needs_redis!();
     let fleet = Fleet::of(2);

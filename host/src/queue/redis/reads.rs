@@ -133,8 +133,16 @@ async fn ids_of(
 
 pub(super) async fn list(inner: &Inner, filter: &Filter) -> Result<Page, QueueError> {
     let limit = filter.limit.max(1);
-    match list_in_redis(inner, filter, limit).await {
-        Err(QueueError::Redis { .. }) => {
+    let listed = async {
+        let before = epoch(inner).await?;
+        let page = list_in_redis(inner, filter, limit).await?;
+        // What is read while a store is put back that was emptied, or is emptied meanwhile, is a part.
+        let is_whole = before.is_some() && before == epoch(inner).await?;
+        Ok(is_whole.then_some(page))
+    };
+    match listed.await {
+        Ok(Some(page)) => Ok(page),
+        Ok(None) | Err(QueueError::Redis { .. }) => {
             let mut jobs = copies(inner, filter).await?;
             if let Some(after) = filter.after {
                 let after = after.to_string();
@@ -146,8 +154,21 @@ pub(super) async fn list(inner: &Inner, filter: &Filter) -> Result<Page, QueueEr
             }
             Ok(page(jobs, limit))
         }
-        other => other,
+        Err(error) => Err(error),
     }
+}
+
+/// Which store this is; none: it was emptied, and not all of it is back.
+async fn epoch(inner: &Inner) -> Result<Option<String>, QueueError> {
+    inner
+        .link
+        .call("look at the store", async |c| {
+            redis::cmd("GET")
+                .arg(inner.keys.schema())
+                .query_async(c)
+                .await
+        })
+        .await
 }
 
 fn page(mut jobs: Vec<Record>, limit: usize) -> Page {
