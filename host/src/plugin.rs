@@ -357,13 +357,7 @@ impl PluginHost {
     ) -> Result<(R, CallReport), PluginError> {
         let core = &self.core;
         let _permits = core.permits(plugin).await?;
-        let guest = Guest::new(
-            &core.engine,
-            plugin.label(),
-            &context.job_id,
-            &context.limits,
-            core.log_debug,
-        );
+        let guest = core.guest(plugin, context);
         let called = guest.call(&core.ticker, name, limit, deadline, async |store| {
             let instance = plugin.pre.instantiate_async(&mut *store).await?;
             call(store, &instance).await
@@ -397,6 +391,17 @@ fn open_cache(dir: &Path) -> Option<Arc<CompiledCache>> {
 }
 
 impl Core {
+    /// What an instance of the plugin is made with for one job.
+    fn guest(&self, plugin: &Plugin, context: &CallContext) -> Guest {
+        Guest::new(
+            &self.engine,
+            plugin.label(),
+            &context.job_id,
+            &context.limits,
+            self.log_debug,
+        )
+    }
+
     /// Waits for a free place, of the plugin first: a plugin that is busy holds no place of the others.
     async fn permits(
         &self,

@@ -228,6 +228,8 @@ async fn a_list_is_whole_also_while_an_emptied_redis_is_put_back() {
     fleet.redis.ask::<String>(&["EVAL", emptied, "1", lock]);
     let listed = fleet.pod(0).jobs().await;
     assert_eq!(listed.len(), 1, "{listed:?}");
+    let found = fleet.pod(0).cli(&["job", &id[..8]]).await;
+    assert_eq!(found.code, Some(0), "by the beginning of its id: {found:?}");
     let left: usize = fleet.redis.ask(&["EXISTS", lock]);
     assert_eq!(left, 1, "the list was asked for too late");
     fleet.pod(0).succeeded(&id, 1).await;

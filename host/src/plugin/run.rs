@@ -75,13 +75,7 @@ impl PluginHost {
             session: request.session.clone(),
         };
         let _permits = core.permits(plugin).await?;
-        let guest = Guest::new(
-            &core.engine,
-            plugin.label(),
-            &context.job_id,
-            &context.limits,
-            core.log_debug,
-        );
+        let guest = core.guest(plugin, context);
         let call = async |store: &mut Store<State>| {
             let instance = plugin.pre.instantiate_async(&mut *store).await?;
             let functions = indices.load(&mut *store, &instance)?;

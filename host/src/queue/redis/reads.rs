@@ -95,9 +95,9 @@ pub(super) async fn find(
             .into_iter()
             .collect());
     }
-    let ids = match newest(inner, 0, isize::MAX).await {
-        Ok(ids) => ids,
-        Err(_) => copies(inner, &Filter::default())
+    let ids = match whole(inner, newest(inner, 0, isize::MAX)).await {
+        Ok(Some(ids)) => ids,
+        Ok(None) | Err(_) => copies(inner, &Filter::default())
             .await?
             .into_iter()
             .filter_map(|r| r.id.parse().ok())
@@ -133,14 +133,7 @@ async fn ids_of(
 
 pub(super) async fn list(inner: &Inner, filter: &Filter) -> Result<Page, QueueError> {
     let limit = filter.limit.max(1);
-    let listed = async {
-        let before = epoch(inner).await?;
-        let page = list_in_redis(inner, filter, limit).await?;
-        // What is read while a store is put back that was emptied, or is emptied meanwhile, is a part.
-        let is_whole = before.is_some() && before == epoch(inner).await?;
-        Ok(is_whole.then_some(page))
-    };
-    match listed.await {
+    match whole(inner, list_in_redis(inner, filter, limit)).await {
         Ok(Some(page)) => Ok(page),
         Ok(None) | Err(QueueError::Redis { .. }) => {
             let mut jobs = copies(inner, filter).await?;
@@ -156,6 +149,17 @@ pub(super) async fn list(inner: &Inner, filter: &Filter) -> Result<Page, QueueEr
         }
         Err(error) => Err(error),
     }
+}
+
+/// What `read` finds in Redis; none where that may be a part, because the store was emptied and is put back, or is emptied meanwhile.
+async fn whole<T>(
+    inner: &Inner,
+    read: impl Future<Output = Result<T, QueueError>>,
+) -> Result<Option<T>, QueueError> {
+    let before = epoch(inner).await?;
+    let found = read.await?;
+    let is_whole = before.is_some() && before == epoch(inner).await?;
+    Ok(is_whole.then_some(found))
 }
 
 /// Which store this is; none: it was emptied, and not all of it is back.
