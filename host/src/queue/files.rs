@@ -144,13 +144,13 @@ fn replace(
 }
 
 /// As [`write_record`], where other processes may write the same record at the same time.
-pub(super) fn replace_record(dir: &Path, id: JobId, record: &RawValue) -> Result<(), QueueError> {
+pub(super) fn replace_record(dir: &Path, id: JobId, record: &str) -> Result<(), QueueError> {
     let path = record_path(dir, id);
     let write = || -> io::Result<()> {
         let mut file = tempfile::Builder::new()
             .prefix(TEMPORARY)
             .tempfile_in(dir)?;
-        file.write_all(record.get().as_bytes())?;
+        file.write_all(record.as_bytes())?;
         file.persist(&path)?;
         Ok(())
     };

@@ -15,6 +15,7 @@ mod advice;
 mod change;
 mod claims;
 mod clone_lock;
+mod copy;
 mod facts;
 mod follow;
 mod fsck;

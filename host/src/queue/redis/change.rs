@@ -1,7 +1,10 @@
 //! What happens to a job, worked out before anybody is asked: the job after it, its record, and the events that tell of it. Pure.
 
+use std::sync::LazyLock;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::scripts::{Kind, NewRecord, Outstanding, Place};
 use crate::job::{Event, EventBody, Fence, Job, Outcome, Record, Requeue, Run, State, Transition};
@@ -159,7 +162,7 @@ pub(super) fn score(job: &Job) -> i64 {
 
 /// What Redis keeps of a record.
 pub(super) fn stored(job: &Job, record: &Record) -> Result<NewRecord, QueueError> {
-    let json = serde_json::to_string(record).map_err(|e| QueueError::Redis {
+    let json = compact(record).map_err(|e| QueueError::Redis {
         doing: "write the record of a job",
         address: String::new(),
         detail: e.to_string(),
@@ -188,6 +191,22 @@ pub(super) fn stored(job: &Job, record: &Record) -> Result<NewRecord, QueueError
         session: record.session_id.clone(),
         fence: job.state.fence().map(|fence| fence.0),
     })
+}
+
+/// The record without the fields that say nothing, which is most of them while a job waits: a queue of many thousand is memory of Redis.
+fn compact(record: &Record) -> serde_json::Result<String> {
+    static BLANK: LazyLock<serde_json::Map<String, Value>> = LazyLock::new(|| {
+        let blank = serde_json::from_str::<Record>("{}").and_then(serde_json::to_value);
+        match blank {
+            Ok(Value::Object(fields)) => fields,
+            _ => serde_json::Map::new(),
+        }
+    });
+    let mut value = serde_json::to_value(record)?;
+    if let Value::Object(fields) = &mut value {
+        fields.retain(|name, value| BLANK.get(name) != Some(value));
+    }
+    serde_json::to_string(&value)
 }
 
 const HEAD: &str = r#"{"seq":0,"#;
@@ -282,6 +301,18 @@ mod tests {
         };
         job.apply(&claim).unwrap();
         job
+    }
+
+    #[test]
+    fn a_record_without_what_says_nothing_is_the_same_record() {
+        let mut job = running();
+        job.run.exit_code = Some(0);
+        for job in [suite::job("x"), job] {
+            let record = record(&job, 1);
+            let json = compact(&record).unwrap();
+            assert!(!json.contains("null") && !json.contains("[]"), "{json}");
+            assert_eq!(serde_json::from_str::<Record>(&json).unwrap(), record);
+        }
     }
 
     #[test]

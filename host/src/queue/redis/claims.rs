@@ -1,16 +1,17 @@
 //! Taking jobs out of the queue.
 //!
-//! One task of the pod takes jobs, one at a time, for whoever asked first. A job that comes when nobody waits for it any more goes back
-//! to the front of the queue. Pods of lower ordinals go first: a pod that sees one with a free slot waits a moment before it takes
+//! One task of the pod takes jobs, as many as are asked for, for whoever asked first. A job that comes when nobody waits for it any
+//! more goes back to the front of the queue. Pods of lower ordinals go first: a pod that sees one with a free slot waits a moment before it takes
 //! a job, so that a fleet that shrinks from its highest ordinal has its busy pods below.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::change::Change;
@@ -19,7 +20,7 @@ use super::lease::RENEWALS;
 use super::link::Wire;
 use super::scripts::{self, Committed, Taken};
 use super::writes::{self, By};
-use super::{Inner, reads, reclaim};
+use super::{Inner, copy, reads, reclaim};
 use crate::job::{Fence, Job, JobId, Requeue, State, Transition};
 use crate::queue::{Claim, Lease, QueueError, guard};
 
@@ -34,33 +35,50 @@ const LOOK: Duration = Duration::from_secs(3);
 /// How long a Redis that failed is left in peace.
 const PEACE: Duration = Duration::from_millis(500);
 
+/// Who waits for a job.
+type Request = oneshot::Sender<Claim>;
+
 /// Serves claims until the store is closed.
-pub(super) async fn fetch(
-    inner: Arc<Inner>,
-    mut requests: mpsc::UnboundedReceiver<oneshot::Sender<Claim>>,
-) {
+pub(super) async fn fetch(inner: Arc<Inner>, mut requests: mpsc::UnboundedReceiver<Request>) {
     let wire = inner.link.wire();
-    // Whether nothing was there the last time: then it is waited at once, which costs an idle pod one command less.
+    // Whether fewer were there the last time than were asked for: then it is waited at once, which costs an idle pod one command less.
     let mut idle = false;
-    while let Some(mut request) = requests.recv().await {
-        while !request.is_closed() {
-            let found = next(&inner, &wire, &mut request, idle).await;
-            idle = matches!(found, Ok(None));
-            match found {
-                Ok(Some((job, version))) => {
-                    if let Some(back) = hand_over(&inner, request, job, version).await {
-                        request = back;
-                        continue;
-                    }
-                    break;
+    let mut waiting: VecDeque<Request> = VecDeque::new();
+    // Claims on their way; one whose job was another's gives its request back.
+    let mut claims: JoinSet<Option<Request>> = JoinSet::new();
+    loop {
+        while let Ok(request) = requests.try_recv() {
+            waiting.push_back(request);
+        }
+        while let Some(claimed) = claims.try_join_next() {
+            waiting.extend(claimed.ok().flatten());
+        }
+        waiting.retain(|request| !request.is_closed());
+        let wanted = waiting.len();
+        let Some(first) = waiting.front_mut() else {
+            tokio::select! {
+                request = requests.recv() => match request {
+                    Some(request) => waiting.push_back(request),
+                    None => return,
+                },
+                Some(claimed) = claims.join_next() => waiting.extend(claimed.ok().flatten()),
+            }
+            continue;
+        };
+        match next(&inner, &wire, first, wanted, idle).await {
+            Ok(found) => {
+                idle = found.len() < wanted;
+                // What they need of Redis and the volume, the claims of several jobs need not do one after the other.
+                for (job, version) in found {
+                    let (inner, request) = (inner.clone(), waiting.pop_front());
+                    claims.spawn(async move { hand_over(&inner, request, job, version).await });
                 }
-                Ok(None) => {}
-                Err(error) => {
-                    tracing::debug!(%error, "no job can be claimed");
-                    tokio::select! {
-                        () = request.closed() => {}
-                        () = tokio::time::sleep(PEACE) => {}
-                    }
+            }
+            Err(error) => {
+                tracing::debug!(%error, "no job can be claimed");
+                tokio::select! {
+                    () = first.closed() => {}
+                    () = tokio::time::sleep(PEACE) => {}
                 }
             }
         }
@@ -70,15 +88,15 @@ pub(super) async fn fetch(
 /// Claims the job for the request; gives the request back when the job is another's.
 async fn hand_over(
     inner: &Arc<Inner>,
-    request: oneshot::Sender<Claim>,
+    request: Option<Request>,
     job: Job,
     version: u64,
-) -> Option<oneshot::Sender<Claim>> {
+) -> Option<Request> {
     let id = job.id;
-    if request.is_closed() {
+    let Some(request) = request.filter(|request| !request.is_closed()) else {
         give_back(inner, id).await;
         return None;
-    }
+    };
     match claim(inner, job, version).await {
         Ok(Some(claim)) => {
             if let Err(claim) = request.send(claim) {
@@ -98,13 +116,14 @@ async fn hand_over(
     }
 }
 
-/// The next job on this pod's list; none: there was none for a while, or the request is gone.
+/// The next jobs on this pod's list, at most as many as are wanted; none: there was none for a while, or the request is gone.
 async fn next(
     inner: &Inner,
     wire: &Wire,
-    request: &mut oneshot::Sender<Claim>,
+    request: &mut Request,
+    wanted: usize,
     idle: bool,
-) -> Result<Option<(Job, u64)>, QueueError> {
+) -> Result<Vec<(Job, u64)>, QueueError> {
     if inner.outdated.load(Ordering::Relaxed) {
         return Err(inner.cannot("claim a job", "the store was written by a newer version"));
     }
@@ -114,10 +133,11 @@ async fn next(
     if polite {
         tokio::time::sleep(COURTESY).await;
     }
-    if (polite || !idle)
-        && let Some(found) = take(inner, None).await?
-    {
-        return Ok(Some(found));
+    if polite || !idle {
+        let found = take(inner, None, wanted).await?;
+        if !found.is_empty() {
+            return Ok(found);
+        }
     }
     if polite {
         tokio::select! {
@@ -125,11 +145,11 @@ async fn next(
             () = queued => {}
             () = tokio::time::sleep(LOOK) => {}
         }
-        return Ok(None);
+        return Ok(Vec::new());
     }
     match wait(inner, wire).await? {
-        Some(id) => take(inner, Some(id)).await,
-        None => Ok(None),
+        Some(id) => take(inner, Some(id), wanted).await,
+        None => Ok(Vec::new()),
     }
 }
 
@@ -156,7 +176,11 @@ async fn wait(inner: &Inner, wire: &Wire) -> Result<Option<String>, QueueError> 
     }
 }
 
-async fn take(inner: &Inner, moved: Option<String>) -> Result<Option<(Job, u64)>, QueueError> {
+async fn take(
+    inner: &Inner,
+    moved: Option<String>,
+    wanted: usize,
+) -> Result<Vec<(Job, u64)>, QueueError> {
     let answer = inner
         .link
         .call("take a job", async |c| {
@@ -169,27 +193,33 @@ async fn take(inner: &Inner, moved: Option<String>) -> Result<Option<(Job, u64)>
                 .arg(moved.as_deref().unwrap_or_default())
                 .arg(&inner.life)
                 .arg((inner.settings.lease / RENEWALS).as_millis() as u64)
+                .arg(wanted)
                 .invoke_async(c)
                 .await
                 .and_then(Taken::parse)
         })
         .await?;
-    match answer {
-        Taken::Job(id, json, version) => match reads::parse(&id, &json) {
-            Ok(job) => Ok(Some((job, version))),
+    let taken = match answer {
+        Taken::Jobs(taken) => taken,
+        Taken::Late => {
+            return Err(inner.cannot(
+                "claim a job",
+                "the lease of this pod is over and not renewed yet",
+            ));
+        }
+        Taken::Emptied => return Err(inner.emptied()),
+    };
+    let mut jobs = Vec::new();
+    for (id, json, version) in taken {
+        match reads::parse(&id, &json) {
+            Ok(job) => jobs.push((job, version)),
             Err(error) => {
                 tracing::error!(job = id, %error, "a job that cannot be read is left out of the queue");
                 drop_claimed(inner, &id).await?;
-                Ok(None)
             }
-        },
-        Taken::None | Taken::Missing => Ok(None),
-        Taken::Late => Err(inner.cannot(
-            "claim a job",
-            "the lease of this pod is over and not renewed yet",
-        )),
-        Taken::Emptied => Err(inner.emptied()),
+        }
     }
+    Ok(jobs)
 }
 
 async fn drop_claimed(inner: &Inner, id: &str) -> Result<(), QueueError> {
@@ -243,7 +273,7 @@ async fn claim(
     claim.count(&job, &next.job);
     inner.hub.tell(id, seq);
     // Before the agent starts, the volume knows that it does.
-    let mirrored = writes::settle(inner, &next, seq).await;
+    let mirrored = copy::settle(inner, &next, seq, None).await;
     Ok(Some(hold(inner, next.job, fence, version, mirrored)))
 }
 

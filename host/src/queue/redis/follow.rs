@@ -17,6 +17,8 @@ const WAIT: Duration = Duration::from_secs(5);
 const LATE: Duration = Duration::from_secs(3);
 /// How long a Redis that failed is left in peace.
 const PEACE: Duration = Duration::from_millis(500);
+/// How long changes gather after some were read: a busy fleet's pods read hundreds at once instead of one at a time.
+const GATHER: Duration = Duration::from_millis(5);
 
 /// Follows the stream of changes and tells whoever waits. Never ends.
 pub(super) async fn run(inner: Arc<Inner>) {
@@ -57,6 +59,7 @@ pub(super) async fn run(inner: Arc<Inner>) {
                         inner.hub.publish(changed);
                     }
                 }
+                tokio::time::sleep(GATHER).await;
             }
             Ok(Err(_)) | Err(_) => {
                 wire.reset().await;

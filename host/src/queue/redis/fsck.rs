@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::{Inner, RedisStore, Settings, rebuild, writes};
+use super::{Inner, RedisStore, Settings, copy, rebuild};
 use crate::job::{JobId, Record, Status};
 use crate::queue::QueueError;
 
@@ -212,7 +212,7 @@ impl Inspector {
 
     async fn mend_copy(&self, id: &str) -> Result<(), QueueError> {
         match id.parse() {
-            Ok(id) => writes::copy_again(&self.inner, id).await,
+            Ok(id) => copy::again(&self.inner, id).await,
             Err(_) => Ok(()),
         }
     }

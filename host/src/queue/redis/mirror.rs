@@ -9,8 +9,6 @@ use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use serde_json::value::RawValue;
-
 use crate::job::{Event, JobId, Record};
 use crate::queue::event_log::{self, EventLog};
 use crate::queue::{Cursor, QueueError, files};
@@ -34,11 +32,7 @@ impl Mirror {
 
     /// Replaces the copy of a record.
     pub(super) fn write(&self, id: JobId, json: &str) -> Result<(), QueueError> {
-        let raw: &RawValue = serde_json::from_str(json).map_err(|e| QueueError::Damaged {
-            path: files::record_path(&self.dir, id),
-            problem: e.to_string(),
-        })?;
-        files::replace_record(&self.dir, id, raw)
+        files::replace_record(&self.dir, id, json)
     }
 
     pub(super) fn read(&self, id: JobId) -> Result<Record, QueueError> {

@@ -395,19 +395,21 @@ async fn range(
     from: u64,
     to: u64,
 ) -> Result<Vec<(u64, String)>, QueueError> {
-    let reply: StreamRangeReply = inner
+    // In this order: an event that is in the stream when the field is read stays there.
+    let (first, reply): (Option<String>, StreamRangeReply) = inner
         .link
         .call("read events", async |c| {
-            redis::cmd("XRANGE")
-                .arg(inner.keys.events(id))
-                .arg(format!("{from}-0"))
-                .arg(if to == u64::MAX {
-                    "+".to_owned()
-                } else {
-                    format!("{to}-0")
-                })
-                .arg("COUNT")
-                .arg(PAGE_EVENTS)
+            redis::pipe()
+                .hget(inner.keys.job(id), "first")
+                .xrange_count(
+                    inner.keys.events(id),
+                    format!("{from}-0"),
+                    match to {
+                        u64::MAX => "+".to_owned(),
+                        to => format!("{to}-0"),
+                    },
+                    PAGE_EVENTS,
+                )
                 .query_async(c)
                 .await
         })
@@ -416,7 +418,11 @@ async fn range(
         let seq = entry.id.split('-').next()?.parse().ok()?;
         Some((seq, entry.get::<String>("e")?))
     });
-    Ok(numbered.collect())
+    let mut found: Vec<(u64, String)> = numbered.collect();
+    if let Some(first) = first.filter(|_| from == 1 && found.is_empty()) {
+        found.push((1, first));
+    }
+    Ok(found)
 }
 
 /// The lines of the events from number `from` to number `to`.

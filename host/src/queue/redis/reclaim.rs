@@ -7,7 +7,7 @@ use super::change::Change;
 use super::held::Spool;
 use super::scripts::Committed;
 use super::writes::{self, By};
-use super::{Inner, claims, lease, reads};
+use super::{Inner, claims, copy, lease, reads};
 use crate::job::{JobId, Requeue, State};
 use crate::queue::QueueError;
 
@@ -92,7 +92,7 @@ pub(super) async fn job(
                 told.pop_front();
                 change.count(&job, &next.job);
                 inner.hub.tell(id, seq);
-                writes::settle(inner, &next, seq).await;
+                copy::settle(inner, &next, seq, None).await;
                 if change.ends_claim() {
                     drop(fs::remove_file(&path));
                     return Ok(true);

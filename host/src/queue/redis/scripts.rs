@@ -191,7 +191,11 @@ impl Commit<'_> {
                 Place::Out => "out",
             })
             .arg(if self.drop_claim { "out" } else { "" })
-            .arg(text(record.and_then(|r| r.due).map(|d| d.to_string())))
+            .arg(match self.kind {
+                // It waits, runs or is over as before.
+                Kind::Run => "-".to_owned(),
+                _ => text(record.and_then(|r| r.due).map(|d| d.to_string())),
+            })
             .arg(self.score)
             .arg(text(record.and_then(|r| r.expires).map(|e| e.to_string())))
             .arg(life)
@@ -230,34 +234,34 @@ impl Commit<'_> {
 /// What [`TAKE`] gives.
 #[derive(Debug)]
 pub(super) enum Taken {
-    /// A job, with its record and version.
-    Job(String, String, u64),
-    /// Nothing waits.
-    None,
+    /// Jobs: the id, the record and the version of each.
+    Jobs(Vec<(String, String, u64)>),
     /// The pod's lease is over: what it takes would be taken back.
     Late,
     /// The store was emptied.
     Emptied,
-    /// The id had no job and was dropped.
-    Missing,
 }
 
 impl Taken {
     pub(super) fn parse(answer: Vec<Value>) -> Result<Self, RedisError> {
         let mut answer = answer.into_iter();
-        let mut next = || answer.next().unwrap_or(Value::Nil);
-        let word = String::from_redis_value(next())?;
-        Ok(match word.as_str() {
-            "ok" => Self::Job(
-                String::from_redis_value(next())?,
-                String::from_redis_value(next())?,
-                u64::from_redis_value(next())?,
-            ),
-            "none" => Self::None,
-            "late" => Self::Late,
-            "missing" => Self::Missing,
-            _ => Self::Emptied,
-        })
+        let word = String::from_redis_value(answer.next().unwrap_or(Value::Nil))?;
+        match word.as_str() {
+            "ok" => {}
+            "late" => return Ok(Self::Late),
+            _ => return Ok(Self::Emptied),
+        }
+        let mut jobs = Vec::new();
+        while let (Some(id), Some(record), Some(version)) =
+            (answer.next(), answer.next(), answer.next())
+        {
+            jobs.push((
+                String::from_redis_value(id)?,
+                String::from_redis_value(record)?,
+                u64::from_redis_value(version)?,
+            ));
+        }
+        Ok(Self::Jobs(jobs))
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::change::{self, Change, Next};
 use super::held::{Held, HeldState};
 use super::scripts::{Commit, Committed, Expect};
-use super::{Inner, reads};
+use super::{Inner, copy, reads};
 use crate::job::{Fence, JobId, Record, State, Transition};
 use crate::queue::{Lease, QueueError};
 
@@ -145,7 +145,7 @@ async fn tell(
         match commit(inner, &next, state.version, by).await? {
             Committed::Ok { version, seq } => {
                 change.count(&state.job, &next.job);
-                state.mirrored = copy(inner, &next, seq, state.mirrored).await;
+                state.mirrored = copy::settle(inner, &next, seq, Some(state.mirrored)).await;
                 state.version = version;
                 state.job = next.job;
                 inner.hub.tell(held.id, seq);
@@ -233,7 +233,7 @@ pub(super) async fn by_anybody(
                 inner.hub.tell(id, seq);
                 // While a job runs, its holder alone writes the copy.
                 if !matches!(next.job.state, State::Running { .. }) {
-                    settle(inner, &next, seq).await;
+                    copy::settle(inner, &next, seq, None).await;
                 }
                 return Ok(next
                     .record
@@ -243,86 +243,4 @@ pub(super) async fn by_anybody(
             _ => {}
         }
     }
-}
-
-/// Brings the copy of a job up to a change that Redis has, and gives the number of the last event that is there then. A copy that
-/// cannot be written is behind until the next change.
-pub(super) async fn settle(inner: &Inner, next: &Next, seq: u64) -> u64 {
-    let id = next.job.id;
-    match mirrored(inner, id).await {
-        Ok(mirrored) => copy(inner, next, seq, mirrored).await,
-        Err(error) => {
-            behind(id, &error);
-            0
-        }
-    }
-}
-
-/// The same where the number of the last event on the volume is known.
-async fn copy(inner: &Inner, next: &Next, seq: u64, before: u64) -> u64 {
-    let id = next.job.id;
-    match copy_to(inner, id, next.record.as_ref(), &next.events, seq, before).await {
-        Ok(()) => before.max(seq),
-        Err(error) => {
-            behind(id, &error);
-            // The events may be there, and the record not.
-            mirrored(inner, id).await.unwrap_or(before)
-        }
-    }
-}
-
-fn behind(id: JobId, error: &QueueError) {
-    tracing::warn!(job = %id, %error, "the copy of the job on the volume is behind");
-}
-
-/// The number of the last event of a job that is on the volume.
-async fn mirrored(inner: &Inner, id: JobId) -> Result<u64, QueueError> {
-    inner.blocking(move |mirror| mirror.last_event(id)).await?
-}
-
-/// Writes a record, if there is one, and the events up to `seq` of which `mirrored` are there.
-async fn copy_to(
-    inner: &Inner,
-    id: JobId,
-    record: Option<&Record>,
-    events: &[String],
-    seq: u64,
-    mirrored: u64,
-) -> Result<(), QueueError> {
-    let mut lines: Vec<String> = Vec::new();
-    if seq > mirrored {
-        let first = (seq + 1).saturating_sub(events.len() as u64);
-        if first > mirrored + 1 {
-            // Others told something in between.
-            lines.extend(reads::lines(inner, id, mirrored + 1, first - 1).await?);
-        }
-        lines.extend(
-            events
-                .iter()
-                .zip(first..)
-                .filter(|(_, n)| *n > mirrored)
-                .map(|(rest, n)| change::numbered(n, rest)),
-        );
-    }
-    let json = record.and_then(|record| serde_json::to_string(record).ok());
-    inner
-        .blocking(move |mirror| {
-            if !lines.is_empty() {
-                mirror.append(id, &lines)?;
-            }
-            match json {
-                Some(json) => mirror.write(id, &json),
-                None => Ok(()),
-            }
-        })
-        .await?
-}
-
-/// Brings the copy of a job up to what Redis says of it.
-pub(super) async fn copy_again(inner: &Inner, id: JobId) -> Result<(), QueueError> {
-    let (job, version) = reads::load(inner, id).await?;
-    let record = change::record(&job, version - 1);
-    let seq = reads::seq(inner, id).await?.unwrap_or(0);
-    let before = mirrored(inner, id).await?;
-    copy_to(inner, id, Some(&record), &[], seq, before).await
 }

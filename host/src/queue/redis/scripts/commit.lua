@@ -5,14 +5,16 @@
 -- ARGV  1 id                     2 name of the change ('' none)      3 expected version ('new', '*' or a number)
 --       4 expected fence ('' any) 5 record ('' unchanged)            6 status          7 fence after ('' none)
 --       8 place in the queue ('', 'back', 'front', 'out')            9 on the pod's list ('', 'out')
---      10 due, ms ('' never)     11 score in the index              12 seconds until the keys expire ('' never)
+--      10 due, ms ('' never, '-' as before) 11 score in the index              12 seconds until the keys expire ('' never)
 --      13 pod's life             14 ordinal ('' none)               15 kind of change  16 outstanding ('', 'in', 'out')
 --      17 events to keep         18 '1': index the session          19 job and request of the submission's key ('' none)
 --      20 seconds that key counts 21 beginning of the keys of jobs   22.. events without their numbers
 -- Returns {word, version, last event}: 'ok', 'done' (made before), 'emptied', 'exists', 'missing', 'fence', 'version',
 -- 'used' (the key of the submission is another job's).
+--
+-- The one event of a new job is a field of its hash until the second comes: a stream takes four kilobytes for its first entry.
 if redis.call('EXISTS', KEYS[1]) == 0 then return {'emptied', 0, 0} end
-local now = redis.call('HMGET', KEYS[2], 'version', 'fence', 'seq', 'change')
+local now = redis.call('HMGET', KEYS[2], 'version', 'fence', 'seq', 'change', 'first')
 local version, seq = tonumber(now[1] or '0'), tonumber(now[3] or '0')
 if ARGV[3] == 'new' then
   if now[1] then return {'exists', version, seq} end
@@ -27,16 +29,30 @@ else
   if ARGV[4] ~= '' and now[2] ~= ARGV[4] then return {'fence', version, seq} end
   if ARGV[3] ~= '*' and version ~= tonumber(ARGV[3]) then return {'version', version, seq} end
 end
-for i = 22, #ARGV do
+local set = {'change', ARGV[2]}
+local function put(field, value) set[#set + 1] = field; set[#set + 1] = value end
+local function add(event)
   seq = seq + 1
-  redis.call('XADD', KEYS[7], 'MAXLEN', '~', ARGV[17], seq .. '-0', 'e', ARGV[i])
+  redis.call('XADD', KEYS[7], 'MAXLEN', '~', ARGV[17], seq .. '-0', 'e', event)
 end
-local set = {'seq', seq, 'change', ARGV[2]}
+if ARGV[3] == 'new' and #ARGV == 22 then
+  seq = 1
+  put('first', ARGV[22])
+elseif #ARGV >= 22 then
+  if now[5] then
+    seq = 0
+    add(now[5])
+    redis.call('HDEL', KEYS[2], 'first')
+  end
+  for i = 22, #ARGV do add(ARGV[i]) end
+end
+put('seq', seq)
 if ARGV[5] ~= '' then
   version = version + 1
-  for _, v in ipairs({'record', ARGV[5], 'status', ARGV[6], 'fence', ARGV[7], 'version', version}) do set[#set + 1] = v end
-  redis.call('ZADD', KEYS[4], ARGV[11], ARGV[1])
-  if ARGV[10] == '' then redis.call('ZREM', KEYS[5], ARGV[1]) else redis.call('ZADD', KEYS[5], ARGV[10], ARGV[1]) end
+  put('record', ARGV[5]); put('status', ARGV[6]); put('fence', ARGV[7]); put('version', version)
+  if ARGV[3] == 'new' then redis.call('ZADD', KEYS[4], ARGV[11], ARGV[1]) end
+  if ARGV[10] == '' then redis.call('ZREM', KEYS[5], ARGV[1])
+  elseif ARGV[10] ~= '-' then redis.call('ZADD', KEYS[5], ARGV[10], ARGV[1]) end
   if ARGV[18] == '1' then redis.call('ZADD', KEYS[12], ARGV[11], ARGV[1]) end
 end
 redis.call('HSET', KEYS[2], unpack(set))
@@ -49,14 +65,17 @@ if ARGV[9] == 'out' then redis.call('LREM', KEYS[9], 0, ARGV[1]) end
 if ARGV[14] ~= '' then
   -- The floor holds one element for each ordinal up to the highest busy one: an autoscaler that follows its length never
   -- removes a pod that works.
-  if redis.call('LLEN', KEYS[9]) > 0 then redis.call('HSET', KEYS[10], ARGV[13], ARGV[14])
-  else redis.call('HDEL', KEYS[10], ARGV[13]) end
-  local floor = 0
-  for _, ordinal in ipairs(redis.call('HVALS', KEYS[10])) do floor = math.max(floor, tonumber(ordinal) + 1) end
-  local length = redis.call('LLEN', KEYS[11])
-  while length < floor do length = redis.call('RPUSH', KEYS[11], length) end
-  if length > floor then
-    if floor == 0 then redis.call('DEL', KEYS[11]) else redis.call('LTRIM', KEYS[11], 0, floor - 1) end
+  local changed
+  if redis.call('LLEN', KEYS[9]) > 0 then changed = redis.call('HSET', KEYS[10], ARGV[13], ARGV[14])
+  else changed = redis.call('HDEL', KEYS[10], ARGV[13]) end
+  if changed > 0 then
+    local floor = 0
+    for _, ordinal in ipairs(redis.call('HVALS', KEYS[10])) do floor = math.max(floor, tonumber(ordinal) + 1) end
+    local length = redis.call('LLEN', KEYS[11])
+    while length < floor do length = redis.call('RPUSH', KEYS[11], length) end
+    if length > floor then
+      if floor == 0 then redis.call('DEL', KEYS[11]) else redis.call('LTRIM', KEYS[11], 0, floor - 1) end
+    end
   end
 end
 if ARGV[12] ~= '' then

@@ -10,7 +10,11 @@
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return -1 end
 if redis.call('EXISTS', KEYS[2]) == 1 then return 0 end
 redis.call('DEL', KEYS[7])
-for i = 19, #ARGV, 2 do redis.call('XADD', KEYS[7], ARGV[i] .. '-0', 'e', ARGV[i + 1]) end
+-- As in commit.lua: one event alone is a field of the hash.
+local first = #ARGV == 20 and ARGV[19] == '1' and ARGV[20]
+if not first then
+  for i = 19, #ARGV, 2 do redis.call('XADD', KEYS[7], ARGV[i] .. '-0', 'e', ARGV[i + 1]) end
+end
 redis.call('ZADD', KEYS[4], ARGV[13], ARGV[2])
 if ARGV[17] ~= '' then redis.call('SET', KEYS[13], ARGV[17], 'EX', ARGV[18]) end
 if ARGV[12] ~= '' then redis.call('ZADD', KEYS[5], ARGV[12], ARGV[2]) end
@@ -32,6 +36,7 @@ if ARGV[9] ~= '' then
   end
 end
 redis.call('HSET', KEYS[2], 'record', ARGV[3], 'status', ARGV[4], 'version', ARGV[5], 'fence', ARGV[6], 'seq', ARGV[7], 'change', '')
+if first then redis.call('HSET', KEYS[2], 'first', first) end
 if ARGV[14] ~= '' then
   redis.call('EXPIRE', KEYS[2], ARGV[14])
   redis.call('EXPIRE', KEYS[7], ARGV[14])
