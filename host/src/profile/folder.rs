@@ -2,12 +2,16 @@
 //!
 //! A folder is opened through `cap-std`, so nothing outside of it is ever read, whatever its links say.
 
+use std::ffi::OsStr;
 use std::io::Read as _;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use cap_std::fs::{Dir, File, MetadataExt as _, OpenOptions, OpenOptionsExt as _};
-use rustix::fs::OFlags;
+use cap_std::fs::{Dir, File, OpenOptions, OpenOptionsExt as _};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
+use rustix::io::Errno;
 
 use super::root::{Form, ProfileRoot};
 use super::{LayerFile, ProfileError, ProfileName};
@@ -33,16 +37,20 @@ pub(super) struct Stored {
     pub(super) files: Vec<LayerFile>,
 }
 
-/// What the file system says of a profile without its files being read. Two equal marks mean nothing has changed, if the first of
-/// them is settled.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What the file system says of a profile without its files being read. Where a place still is as a settled mark says, nothing has
+/// changed there: files by their own stamps, and what there is by those of the folders.
+#[derive(Debug, Clone, Default)]
 pub(super) struct Mark {
     files: Vec<FileMark>,
+    folders: Vec<FileMark>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct FileMark {
     path: String,
+    /// Whether the way to it goes over links.
+    linked: bool,
+    is_folder: bool,
     size: u64,
     executable: bool,
     inode: (u64, u64),
@@ -50,8 +58,38 @@ struct FileMark {
     changed: (i64, i64),
 }
 
+impl FileMark {
+    fn of(path: String, linked: bool, stat: &Stat) -> Self {
+        Self {
+            path,
+            linked,
+            is_folder: FileType::from_raw_mode(stat.st_mode) == FileType::Directory,
+            size: u64::try_from(stat.st_size).unwrap_or_default(),
+            executable: stat.st_mode & 0o100 != 0,
+            inode: (stat.st_dev, stat.st_ino),
+            changed: (
+                stat.st_ctime,
+                i64::try_from(stat.st_ctime_nsec).unwrap_or_default(),
+            ),
+        }
+    }
+
+    /// Whether the same is there as when the mark was taken.
+    fn holds(&self, dir: &Dir) -> bool {
+        let stat = match self.linked {
+            // Where links lead now, they must lead inside.
+            true => dir
+                .open_with(&self.path, &only_looked_at())
+                .map_err(drop)
+                .and_then(|file| rustix::fs::fstat(&file).map_err(drop)),
+            false => rustix::fs::statat(dir, &self.path, AtFlags::SYMLINK_NOFOLLOW).map_err(drop),
+        };
+        stat.is_ok_and(|stat| Self::of(self.path.clone(), self.linked, &stat) == *self)
+    }
+}
+
 impl Mark {
-    /// Whether every file has been left alone for long enough before `now`.
+    /// Whether every file and folder has been left alone for long enough before `now`.
     pub(super) fn settled(&self, now: SystemTime) -> bool {
         let now = now
             .duration_since(SystemTime::UNIX_EPOCH)
@@ -59,6 +97,7 @@ impl Mark {
         let newest = self
             .files
             .iter()
+            .chain(&self.folders)
             .map(|file| u64::try_from(file.changed.0).unwrap_or(0))
             .max()
             .unwrap_or(0);
@@ -101,25 +140,47 @@ impl Place {
 
     /// Looks at the files without reading them. Bundled files never change and have an empty mark.
     pub(super) fn mark(&self) -> Result<Mark, ProfileError> {
-        let mut files = match self {
-            Self::Bundled(_) => Vec::new(),
+        let mut mark = match self {
+            Self::Bundled(_) => Mark::default(),
             Self::Folder(dir, path) => {
                 let mut walk = Walk {
                     dir,
                     shown: path,
-                    files: Vec::new(),
+                    mark: Mark::default(),
                     seen: 0,
                 };
-                walk.descend("", 1)?;
-                walk.files
+                let here = open_folder(dir, ".").map_err(|source| ProfileError::Io {
+                    path: path.clone(),
+                    source: source.into(),
+                })?;
+                walk.descend(here, ".", false, 1)?;
+                walk.mark
             }
-            Self::SingleFile(dir, name, path) => vec![file_mark(dir, name, path)?],
+            Self::SingleFile(dir, name, path) => Mark {
+                files: vec![linked_mark(dir, name, path)?],
+                folders: Vec::new(),
+            },
         };
-        files.sort_by(|a, b| a.path.cmp(&b.path));
-        if files.iter().map(|file| file.size).sum::<u64>() > MAX_BYTES {
+        if mark.files.iter().any(|file| file.is_folder) {
+            return Err(not_regular(&self.shown()));
+        }
+        mark.files.sort_by(|a, b| a.path.cmp(&b.path));
+        if mark.files.iter().map(|file| file.size).sum::<u64>() > MAX_BYTES {
             return Err(self.too_large());
         }
-        Ok(Mark { files })
+        Ok(mark)
+    }
+
+    /// Whether everything is as when this mark was taken. Every job of a profile asks, so it costs one call of the system for each
+    /// file and folder.
+    pub(super) fn is_as(&self, mark: &Mark) -> bool {
+        match self {
+            Self::Bundled(_) => true,
+            Self::Folder(dir, _) | Self::SingleFile(dir, ..) => {
+                let mut all = mark.folders.iter().chain(&mark.files);
+                all.all(|mark| mark.holds(dir))
+            }
+        }
     }
 
     /// Reads the files that a mark lists.
@@ -223,68 +284,113 @@ struct Walk<'a> {
     dir: &'a Dir,
     /// The folder's path, for messages.
     shown: &'a Path,
-    files: Vec<FileMark>,
+    mark: Mark,
     /// Entries seen so far. Links can make a small folder look like an endless one.
     seen: usize,
 }
 
 impl Walk<'_> {
-    /// Collects the files below `folder`, following links that stay inside.
+    /// Collects what is below `folder`, which is open as `here`, following links that stay inside; `linked`: one led there.
     ///
     /// Passed over are components, which are no part of a layer; version control; and names that begin with `..`, which is how
-    /// Kubernetes keeps the real files of a ConfigMap volume beside the links to them.
-    fn descend(&mut self, folder: &str, depth: usize) -> Result<(), ProfileError> {
-        let here = self.shown.join(folder);
+    /// Kubernetes keeps the real files of a ConfigMap volume beside the links to them, and how every folder names the one above.
+    fn descend(
+        &mut self,
+        here: OwnedFd,
+        folder: &str,
+        linked: bool,
+        depth: usize,
+    ) -> Result<(), ProfileError> {
+        let shown = self.shown.join(folder);
         if depth > MAX_DEPTH {
             return Err(ProfileError::Limit {
-                path: here,
+                path: shown,
                 what: "the profile's folders are nested too deeply",
                 limit: format!("{MAX_DEPTH} levels"),
             });
         }
-        let io = |source| ProfileError::Io {
-            path: here.clone(),
-            source,
+        let io = |source: Errno| ProfileError::Io {
+            path: shown.clone(),
+            source: source.into(),
         };
-        let entries = if folder.is_empty() {
-            self.dir.entries()
-        } else {
-            self.dir.read_dir(folder)
-        };
-        for entry in entries.map_err(io)? {
-            self.count()?;
-            let name = entry.map_err(io)?.file_name();
-            let Some(name) = name.to_str() else {
+        let stat = rustix::fs::fstat(&here).map_err(io)?;
+        let mark = FileMark::of(folder.to_owned(), linked, &stat);
+        self.mark.folders.push(mark);
+        let mut entries = rustix::fs::Dir::new(here).map_err(io)?;
+        while let Some(entry) = entries.read() {
+            let entry = entry.map_err(io)?;
+            let Ok(name) = entry.file_name().to_str() else {
                 return Err(ProfileError::Entry {
-                    path: here.join(&name),
+                    path: shown.join(OsStr::from_bytes(entry.file_name().to_bytes())),
                     problem: "the name is not UTF-8".to_owned(),
                 });
             };
-            if !name.starts_with("..") && !matches!(name, ".git" | ".DS_Store") {
-                let path = if folder.is_empty() {
-                    name.to_owned()
-                } else {
-                    format!("{folder}/{name}")
+            if name == "." || name.starts_with("..") {
+                continue;
+            }
+            self.count()?;
+            if !matches!(name, ".git" | ".DS_Store") {
+                let path = match folder {
+                    "." => name.to_owned(),
+                    folder => format!("{folder}/{name}"),
                 };
-                self.visit(path, depth)?;
+                let fd = entries.fd().map_err(io)?;
+                self.visit(fd, name, path, linked, depth)?;
             }
         }
         Ok(())
     }
 
-    fn visit(&mut self, path: String, depth: usize) -> Result<(), ProfileError> {
+    fn visit(
+        &mut self,
+        here: BorrowedFd<'_>,
+        name: &str,
+        path: String,
+        linked: bool,
+        depth: usize,
+    ) -> Result<(), ProfileError> {
         let shown = self.shown.join(&path);
-        let metadata = self
+        let io = |source: Errno| ProfileError::Io {
+            path: shown.clone(),
+            source: source.into(),
+        };
+        let stat = rustix::fs::statat(here, name, AtFlags::SYMLINK_NOFOLLOW).map_err(io)?;
+        match FileType::from_raw_mode(stat.st_mode) {
+            FileType::Directory => {
+                let folder = open_folder(here, name).map_err(io)?;
+                self.descend(folder, &path, linked, depth + 1)
+            }
+            FileType::Symlink => self.follow(path, depth),
+            FileType::RegularFile => {
+                self.add(FileMark::of(path, linked, &stat));
+                Ok(())
+            }
+            _ => Err(not_regular(&shown)),
+        }
+    }
+
+    /// What a link leads to, if that is inside the folder.
+    fn follow(&mut self, path: String, depth: usize) -> Result<(), ProfileError> {
+        let mark = linked_mark(self.dir, &path, &self.shown.join(&path))?;
+        if !mark.is_folder {
+            self.add(mark);
+            return Ok(());
+        }
+        let folder = self
             .dir
-            .metadata(&path)
-            .map_err(|source| unreadable(self.dir, &path, &shown, source))?;
-        if metadata.is_dir() {
-            return self.descend(&path, depth + 1);
+            .open_dir(&path)
+            .map_err(|source| unreadable(self.dir, &path, &self.shown.join(&path), source))?;
+        let here = open_folder(&folder, ".").map_err(|source| ProfileError::Io {
+            path: self.shown.join(&path),
+            source: source.into(),
+        })?;
+        self.descend(here, &path, true, depth + 1)
+    }
+
+    fn add(&mut self, file: FileMark) {
+        if !file.path.ends_with(".wasm") {
+            self.mark.files.push(file);
         }
-        if !path.ends_with(".wasm") {
-            self.files.push(file_mark(self.dir, &path, &shown)?);
-        }
-        Ok(())
     }
 
     fn count(&mut self) -> Result<(), ProfileError> {
@@ -300,23 +406,39 @@ impl Walk<'_> {
     }
 }
 
-fn file_mark(dir: &Dir, path: &str, shown: &Path) -> Result<FileMark, ProfileError> {
-    let metadata = dir
-        .metadata(path)
-        .map_err(|source| unreadable(dir, path, shown, source))?;
-    if !metadata.is_file() {
-        return Err(ProfileError::Entry {
-            path: shown.to_owned(),
-            problem: "only regular files and folders may be in a profile".to_owned(),
-        });
+/// Opens a folder by its name in another one, and never what a link of that name leads to.
+fn open_folder(parent: impl AsFd, name: &str) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::openat(parent, name, flags, Mode::empty())
+}
+
+fn not_regular(shown: &Path) -> ProfileError {
+    ProfileError::Entry {
+        path: shown.to_owned(),
+        problem: "only regular files and folders may be in a profile".to_owned(),
     }
-    Ok(FileMark {
-        path: path.to_owned(),
-        size: metadata.size(),
-        executable: metadata.mode() & 0o100 != 0,
-        inode: (metadata.dev(), metadata.ino()),
-        changed: (metadata.ctime(), metadata.ctime_nsec()),
-    })
+}
+
+/// The mark of a file or folder that links may lead to, inside `dir`.
+fn linked_mark(dir: &Dir, path: &str, shown: &Path) -> Result<FileMark, ProfileError> {
+    let unreadable = |source| unreadable(dir, path, shown, source);
+    let file = dir.open_with(path, &only_looked_at()).map_err(unreadable)?;
+    let stat = rustix::fs::fstat(&file).map_err(|source| unreadable(source.into()))?;
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::RegularFile | FileType::Directory => {
+            Ok(FileMark::of(path.to_owned(), true, &stat))
+        }
+        _ => Err(not_regular(shown)),
+    }
+}
+
+/// Opens what there is without reading it or waiting for it.
+fn only_looked_at() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options
+        .read(true)
+        .custom_flags(OFlags::PATH.bits().cast_signed());
+    options
 }
 
 /// Reads a file that was a regular one when it was looked at; it is checked again, and opening it never waits.

@@ -11,7 +11,7 @@ use super::chain::{self, Entries, Entry};
 use super::folder::{Mark, Place, Stored};
 use super::keys::HostKeys;
 use super::root::{Form, ProfileRoot};
-use super::{Layer, Profile, ProfileError, ProfileName, ProfileSummary, yaml};
+use super::{Component, Layer, Profile, ProfileError, ProfileName, ProfileSummary, yaml};
 use crate::bundled;
 
 /// The profiles below a list of roots.
@@ -63,19 +63,30 @@ impl ProfileStore {
     pub fn load(&self, name: &str) -> Result<Arc<Profile>, ProfileError> {
         let name: ProfileName = name.parse()?;
         let chain = chain::resolve(self, &name)?;
+        let cached = self.added_up(&name, &chain);
+        if let Some(cached) = cached.as_ref().filter(|cached| is_self_contained(cached)) {
+            return Ok(Arc::clone(cached));
+        }
         let profile = chain::add_up(self, &self.defaults, &chain)?;
-        let mut profiles = lock(&self.profiles);
-        if let Some((known, cached)) = profiles.get(&name) {
-            let same = known.len() == chain.len()
-                && known.iter().zip(&chain).all(|(a, b)| Arc::ptr_eq(a, b));
-            // A component may have appeared or gone while no document changed.
-            if same && cached.plugin == profile.plugin && cached.hooks == profile.hooks {
-                return Ok(Arc::clone(cached));
-            }
+        // A component may have appeared or gone while no document changed.
+        let same = |cached: &Arc<Profile>| {
+            cached.plugin == profile.plugin && cached.hooks == profile.hooks
+        };
+        if let Some(cached) = cached.filter(same) {
+            return Ok(cached);
         }
         let profile = Arc::new(profile);
-        profiles.insert(name, (chain, Arc::clone(&profile)));
+        lock(&self.profiles).insert(name, (chain, Arc::clone(&profile)));
         Ok(profile)
+    }
+
+    /// What this chain added up to the last time.
+    fn added_up(&self, name: &ProfileName, chain: &[Arc<Entry>]) -> Option<Arc<Profile>> {
+        let profiles = lock(&self.profiles);
+        let (known, cached) = profiles.get(name)?;
+        let same =
+            known.len() == chain.len() && known.iter().zip(chain).all(|(a, b)| Arc::ptr_eq(a, b));
+        same.then(|| Arc::clone(cached))
     }
 
     /// Every profile of every root, sorted by name. A broken one is listed with what is wrong with it.
@@ -151,15 +162,15 @@ impl ProfileStore {
             });
         };
         let place = Place::open(at, name, form)?;
-        let now = SystemTime::now();
-        let mark = place.mark()?;
         let cached = self.cached(name, root, form);
         if let Some(cached) = cached
             .as_ref()
-            .filter(|cached| cached.settled && cached.mark == mark)
+            .filter(|cached| cached.settled && place.is_as(&cached.mark))
         {
             return Ok(Arc::clone(&cached.entry));
         }
+        let now = SystemTime::now();
+        let mark = place.mark()?;
         let stored = place.read(&mark)?;
         let digest = digest(name, &stored);
         let entry = match cached {
@@ -271,6 +282,14 @@ fn digest(name: &ProfileName, stored: &Stored) -> [u8; 32] {
         part(&file.bytes);
     }
     digest.finalize().into()
+}
+
+/// Whether nothing but the documents decides which components it has.
+fn is_self_contained(profile: &Profile) -> bool {
+    let hooks = profile.hooks.iter().map(|hook| &hook.plugin);
+    std::iter::once(&profile.plugin)
+        .chain(hooks)
+        .all(|plugin| matches!(plugin.component, Component::Bundled(_)))
 }
 
 /// Nothing is left half done under these locks, so a panic elsewhere does not spoil them.

@@ -238,5 +238,56 @@ fn a_settled_profile_comes_from_memory() {
         "a file that was just written may change within the same tick"
     );
     assert!(mark.settled(now + std::time::Duration::from_secs(10)));
-    assert_eq!(mark, place("p").mark().unwrap());
+    assert!(place("p").is_as(&mark));
+}
+
+#[test]
+fn whatever_changes_in_a_profile_is_seen_without_reading_it() {
+    let world = World::new();
+    let at = |path: &str| world.path(&format!("user/p/{path}"));
+    world
+        .write("p/profile.yml", "")
+        .write("p/d/e/file", "a")
+        .write("p/other", "a");
+    symlink("d/e/file", at("link")).unwrap();
+    symlink("d", at("folder")).unwrap();
+    let root = ProfileRoot::folder(Source::User, world.path("user"));
+    let place = || folder::Place::open(&root, &"p".parse().unwrap(), root::Form::Folder).unwrap();
+    let changes: [(&str, &dyn Fn()); 8] = [
+        ("a longer file", &|| {
+            fs::write(at("d/e/file"), "aaa").unwrap()
+        }),
+        ("a file more", &|| fs::write(at("d/e/more"), "").unwrap()),
+        ("a file less", &|| fs::remove_file(at("d/e/more")).unwrap()),
+        ("a folder more", &|| fs::create_dir(at("d/f")).unwrap()),
+        ("another mode", &|| {
+            fs::set_permissions(at("other"), fs::Permissions::from_mode(0o755)).unwrap();
+        }),
+        ("another file of that name", &|| {
+            fs::write(at("new"), "a").unwrap();
+            fs::rename(at("new"), at("other")).unwrap();
+        }),
+        ("a link that leads elsewhere", &|| {
+            fs::remove_file(at("link")).unwrap();
+            symlink("other", at("link")).unwrap();
+        }),
+        ("a link that leads out", &|| {
+            fs::remove_file(at("folder")).unwrap();
+            symlink("/etc", at("folder")).unwrap();
+        }),
+    ];
+    for (what, change) in changes {
+        let mark = place().mark().unwrap();
+        assert!(place().is_as(&mark), "before {what}");
+        // Stamps are as coarse as the clock's ticks, which is why a mark counts once it is settled.
+        let stamp = || {
+            fs::write(world.path("clock"), "").unwrap();
+            let metadata = fs::metadata(world.path("clock")).unwrap();
+            (metadata.ctime(), metadata.ctime_nsec())
+        };
+        let now = stamp();
+        while stamp() == now {}
+        change();
+        assert!(!place().is_as(&mark), "{what}");
+    }
 }
