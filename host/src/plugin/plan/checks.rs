@@ -65,13 +65,14 @@ fn check_location(what: &str, location: &Location) -> Result<(), PluginError> {
     }
 }
 
-fn check_text(what: &str, text: &str) -> Result<usize, PluginError> {
+fn check_text(what: impl Fn() -> String, text: &str) -> Result<usize, PluginError> {
     if text.contains('\0') {
-        return Err(wrong(format!("{what} has a NUL character")));
+        return Err(wrong(format!("{} has a NUL character", what())));
     }
     if text.len() > MAX_ARGUMENT {
         return Err(wrong(format!(
-            "{what} has {} bytes, and the system takes at most {MAX_ARGUMENT}; pass it over standard input or in a file",
+            "{} has {} bytes, and the system takes at most {MAX_ARGUMENT}; pass it over standard input or in a file",
+            what(),
             text.len()
         )));
     }
@@ -96,7 +97,7 @@ pub(super) fn check_arguments(arguments: &[Argument]) -> Result<(), PluginError>
     let mut bytes = 0_usize;
     for argument in arguments {
         bytes += match argument {
-            Argument::Literal(text) => check_text("an argument", text)?,
+            Argument::Literal(text) => check_text(|| "an argument".to_owned(), text)?,
             Argument::Path(location) => {
                 check_location("the argument", location)?;
                 location.prefix.len() + location.path.len()
@@ -128,12 +129,13 @@ pub(in crate::plugin) fn check_env(vars: &[EnvVar]) -> Result<(), PluginError> {
 }
 
 fn is_reserved(name: &str) -> bool {
-    name.to_ascii_uppercase().starts_with(RESERVED_ENV)
+    let start = name.as_bytes().get(..RESERVED_ENV.len());
+    start.is_some_and(|start| start.eq_ignore_ascii_case(RESERVED_ENV.as_bytes()))
 }
 
 fn check_env_value(name: &str, value: &EnvValue) -> Result<usize, PluginError> {
     match value {
-        EnvValue::Literal(text) => check_text(&format!("the variable `{name}`"), text),
+        EnvValue::Literal(text) => check_text(|| format!("the variable `{name}`"), text),
         EnvValue::Path(location) => {
             check_location(&format!("the variable `{name}`"), location)?;
             Ok(location.prefix.len() + location.path.len())

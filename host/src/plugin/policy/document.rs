@@ -229,29 +229,45 @@ impl PlaceName {
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub(super) struct EnvRules {
     /// Globs over names that need the grant `env:NAME`.
+    #[serde(deserialize_with = "globs_of_names")]
     pub(super) guarded: Globs,
     /// Globs over names that match the globs above and need none.
+    #[serde(deserialize_with = "globs_of_names")]
     pub(super) free: Globs,
 }
 
-/// A set of globs without regard to case.
+/// A set of globs without regard to the case of ASCII letters.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Globs(GlobSet);
 
 impl Globs {
     pub(super) fn is_match(&self, text: &str) -> bool {
-        self.0.is_match(text)
+        self.0.is_match(text.to_ascii_lowercase())
     }
 
+    /// Globs over paths: `*` stays within one name.
     pub(super) fn new<'a>(
         patterns: impl IntoIterator<Item = &'a str>,
+    ) -> Result<Self, globset::Error> {
+        Self::built(patterns, true)
+    }
+
+    /// Globs over names that are no paths, which are matched without any regular expression where the pattern is simple.
+    pub(super) fn of_names<'a>(
+        patterns: impl IntoIterator<Item = &'a str>,
+    ) -> Result<Self, globset::Error> {
+        Self::built(patterns, false)
+    }
+
+    fn built<'a>(
+        patterns: impl IntoIterator<Item = &'a str>,
+        are_paths: bool,
     ) -> Result<Self, globset::Error> {
         let mut set = GlobSetBuilder::new();
         for pattern in patterns {
             set.add(
-                GlobBuilder::new(pattern)
-                    .case_insensitive(true)
-                    .literal_separator(true)
+                GlobBuilder::new(&pattern.to_ascii_lowercase())
+                    .literal_separator(are_paths)
                     .build()?,
             );
         }
@@ -264,6 +280,11 @@ impl<'de> Deserialize<'de> for Globs {
         let patterns = Vec::<String>::deserialize(deserializer)?;
         Self::new(patterns.iter().map(String::as_str)).map_err(de::Error::custom)
     }
+}
+
+fn globs_of_names<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Globs, D::Error> {
+    let patterns = Vec::<String>::deserialize(deserializer)?;
+    Globs::of_names(patterns.iter().map(String::as_str)).map_err(de::Error::custom)
 }
 
 impl Document {

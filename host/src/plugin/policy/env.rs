@@ -127,7 +127,7 @@ const GUARDED: &[&str] = &[
     reason = "the patterns are constants, and a test builds them"
 )]
 static GUARDED_GLOBS: LazyLock<Globs> =
-    LazyLock::new(|| Globs::new(GUARDED.iter().copied()).expect("constant globs"));
+    LazyLock::new(|| Globs::of_names(GUARDED.iter().copied()).expect("constant globs"));
 
 /// Whether setting the variable needs the grant `env:NAME`, for any program and by the rules of this one.
 pub(super) fn is_guarded(name: &str, rules: Option<&EnvRules>) -> bool {
