@@ -20,6 +20,7 @@ mod head_tail;
 mod init;
 mod lookup;
 mod marker;
+pub mod memory;
 mod output;
 mod pump;
 mod registry;

@@ -170,6 +170,9 @@ impl Host {
             let time = pod.config.plugin_prewarm;
             pod.plugins.prewarm(&pod.profiles, pinned, time).await;
             warm.cancel();
+            if let Err(error) = process::memory::release_code() {
+                tracing::debug!(%error, "code that only the start needed stays in memory");
+            }
         });
         let worker = tokio::spawn(worker::run(self.pod.clone(), self.drain.clone()));
         let drain = self.drain.clone();
