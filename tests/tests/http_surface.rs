@@ -297,6 +297,56 @@ async fn keys_are_taken_in_three_spellings_and_never_logged() {
 }
 
 #[tokio::test]
+async fn a_key_may_what_its_scope_says_and_no_more_often_than_the_limit() {
+    let world = World::builder()
+        .env("AGENTICORE_API_KEYS", "admin-key")
+        .env("AGENTICORE_SUBMIT_KEYS", "submit-key")
+        .env("AGENTICORE_READ_KEYS", "read-key")
+        .env("AGENTICORE_RATE_LIMIT", "30")
+        .start();
+    let with = |key: &str, method: Method, path: &str| {
+        world.bare_request(method, path).header("x-api-key", key)
+    };
+    let task = json!({"task": "true", "profile": "shell"});
+    let refused = world.send(with("read-key", Method::POST, "/jobs").json(&task));
+    assert_refused("a reader submits", &refused.await, 403, "read");
+    let accepted = world.send(with("submit-key", Method::POST, "/jobs").json(&task));
+    let id = text(&accepted.await.body, "id").to_owned();
+    let seen = world
+        .send(with("read-key", Method::GET, &format!("/jobs/{id}")))
+        .await;
+    assert_eq!(seen.status, 200, "{}", seen.text);
+    let refused = world.send(with("submit-key", Method::POST, "/drain"));
+    assert_refused("a submitter drains", &refused.await, 403, "submit");
+
+    // One request in two seconds comes back, so a client that does not pause meets the limit.
+    let too_many = loop {
+        let reply = world.send(with("read-key", Method::GET, "/jobs")).await;
+        if reply.status != 200 {
+            break reply;
+        }
+    };
+    assert_refused(
+        "one request too many",
+        &too_many,
+        429,
+        "AGENTICORE_RATE_LIMIT",
+    );
+    assert_eq!(text(&too_many.body, "code"), "rate_limited");
+    let seconds: u64 = too_many.header("retry-after").parse().unwrap();
+    assert!((1..=60).contains(&seconds), "{seconds}");
+    // The limit is each key's own, and none for those who watch the server.
+    for (key, path) in [
+        ("admin-key", "/jobs"),
+        ("read-key", "/metrics"),
+        ("read-key", "/livez"),
+    ] {
+        let reply = world.send(with(key, Method::GET, path)).await;
+        assert_eq!(reply.status, 200, "{key} {path}: {}", reply.text);
+    }
+}
+
+#[tokio::test]
 async fn a_web_page_cannot_use_a_laptops_server() {
     let world = World::start();
     let body = json!({"task": "touch /tmp/x", "profile": "shell"});

@@ -52,6 +52,53 @@ pub(crate) async fn latency() -> Result<Vec<Measure>> {
     Ok(row)
 }
 
+/// The first job after a start, beside those after it; compiled plugins are in the cache.
+pub(crate) async fn first() -> Result<Vec<Measure>> {
+    const STARTS: usize = 9;
+    const LATER: usize = 15;
+    let mut world = World::start();
+    let fifo = world.path("fifo");
+    let signals = Signals::listen(&fifo).await?;
+    let script = format!("echo x > '{}'", fifo.display());
+    let (mut first, mut later, mut more) = (Times::default(), Times::default(), Times::default());
+    for _ in 0..STARTS {
+        world.sigterm();
+        world.stopped();
+        world.boot();
+        until("the server is ready", || async {
+            (world.get("/readyz").await.status == 200).then_some(())
+        })
+        .await;
+        let (mut own, mut of_first) = (Times::default(), Duration::ZERO);
+        for number in 0..=LATER {
+            let started = Instant::now();
+            let id = world.submit(&script).await;
+            let took = signals.next()?.saturating_duration_since(started);
+            world.ended(&id).await;
+            if number == 0 {
+                of_first = took;
+                first.add(took);
+            } else {
+                own.add(took);
+                later.add(took);
+            }
+        }
+        let usual = Duration::from_secs_f64(own.quantile(0.5)? / 1_000.0);
+        more.add(of_first.saturating_sub(usual));
+    }
+    let (first, later) = (first.quantile(0.5)?, later.quantile(0.5)?);
+    Ok(vec![
+        Measure::new("first job after a start to its agent, p50", first, "ms")
+            .beside(later, "the jobs after it"),
+        Measure::new(
+            "what it takes more than those, p50",
+            more.quantile(0.5)?,
+            "ms",
+        )
+        .target("<= 5 ms"),
+    ])
+}
+
 /// A named pipe, and when something was written to it.
 struct Signals(Receiver<Instant>);
 

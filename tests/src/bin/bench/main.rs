@@ -32,7 +32,7 @@ struct Row {
 }
 
 /// Every row, in the order of the report.
-const ROWS: [Row; 12] = [
+const ROWS: [Row; 13] = [
     Row {
         name: "start",
         run: || resources::start().boxed(),
@@ -56,6 +56,10 @@ const ROWS: [Row; 12] = [
     Row {
         name: "latency",
         run: || jobs::latency().boxed(),
+    },
+    Row {
+        name: "first",
+        run: || jobs::first().boxed(),
     },
     Row {
         name: "jobs",

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use agenticore_tests::{Image, World, resident_memory, server_binary, until};
-use anyhow::{Error, Result};
+use anyhow::{Error, Result, bail};
 
 use crate::load::Times;
 use crate::report::Measure;
@@ -44,7 +44,43 @@ pub(crate) async fn memory() -> Result<Vec<Measure>> {
     Ok(vec![
         Measure::new("idle memory (RSS)", idle, "MiB").target("<= 30 MiB"),
         Measure::new("memory after the first job (RSS)", after, "MiB"),
+        Measure::new(
+            "memory of a running job (RSS), the agent's not counted",
+            running().await?,
+            "MiB",
+        )
+        .target("<= 1 MiB"),
     ])
+}
+
+/// What the server has more in memory for each job that runs and has said something.
+async fn running() -> Result<f64> {
+    const FEW: u32 = 2;
+    const MANY: u32 = 34;
+    let world = World::builder()
+        .env("AGENTICORE_MAX_PARALLEL_JOBS", &MANY.to_string())
+        .start();
+    let gate = world.gate("held");
+    let task = format!("echo begun; {}", gate.wait());
+    let mut ids = Vec::new();
+    let mut with = Vec::new();
+    for count in [FEW, MANY] {
+        while ids.len() < count as usize {
+            ids.push(world.submit(&task).await);
+        }
+        for id in &ids {
+            world.logged(id, "begun").await;
+        }
+        with.push(mebibytes(resident_memory(world.pid())));
+    }
+    gate.open();
+    for id in &ids {
+        world.ended(id).await;
+    }
+    match with.as_slice() {
+        [few, many] => Ok((many - few) / f64::from(MANY - FEW)),
+        _ => bail!("two looks were taken"),
+    }
 }
 
 /// The image with the server alone, as the Dockerfile makes it of the binary that is measured.
