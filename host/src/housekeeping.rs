@@ -96,14 +96,14 @@ async fn release(pod: &Pod, record: &Record) {
 
 /// Removes the folders of jobs that need them no more, and those of jobs that nobody knows.
 async fn clear_folders(pod: &Pod) {
-    let mut kept = BTreeSet::new();
+    let mut dead = BTreeSet::new();
     for folder in pod.repos.job_folders() {
-        if !can_go(pod, &folder).await {
-            kept.insert(folder.job);
+        if can_go(pod, &folder).await {
+            dead.insert(folder.job);
         }
     }
     let never = CancellationToken::new();
-    if let Err(error) = pod.repos.prune(&kept, Watch::quiet(&never)).await {
+    if let Err(error) = pod.repos.prune(&dead, Watch::quiet(&never)).await {
         tracing::warn!(%error, "cannot clear away the folders of jobs");
     }
 }

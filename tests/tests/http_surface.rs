@@ -311,7 +311,7 @@ async fn a_key_may_what_its_scope_says_and_no_more_often_than_the_limit() {
     let refused = world.send(with("read-key", Method::POST, "/jobs").json(&task));
     assert_refused("a reader submits", &refused.await, 403, "read");
     let accepted = world.send(with("submit-key", Method::POST, "/jobs").json(&task));
-    let id = text(&accepted.await.body, "id").to_owned();
+    let id = text(accepted.await.job(), "id").to_owned();
     let seen = world
         .send(with("read-key", Method::GET, &format!("/jobs/{id}")))
         .await;

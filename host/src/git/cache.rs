@@ -180,14 +180,14 @@ impl RepoCache {
         files::remove(&self.root.join("local").join(job_name(job)?)).await
     }
 
-    /// Removes the worktrees, branches and folders of all jobs but those in `live`, and what operations that were cut short left.
-    /// Gives back the ids of the jobs whose folders were removed.
+    /// Removes the worktrees, branches and folders of the jobs in `dead`, and what operations that were cut short left. Gives back the
+    /// ids of the jobs whose folders were removed. The dead are named, and not the living: a job may begin while it is looked.
     ///
     /// # Errors
     /// [`GitError`]; what was removed before stays removed.
     pub async fn prune(
         &self,
-        live: &BTreeSet<String>,
+        dead: &BTreeSet<String>,
         watch: Watch<'_>,
     ) -> Result<Vec<String>, GitError> {
         let mut removed = BTreeSet::new();
@@ -197,10 +197,10 @@ impl RepoCache {
             let jobs = worktrees
                 .iter()
                 .map(|name| name.strip_suffix(".json").unwrap_or(name));
-            let dead: BTreeSet<&str> = jobs
-                .filter(|job| job_name(job).is_ok() && !live.contains(*job))
+            let here: BTreeSet<&str> = jobs
+                .filter(|job| job_name(job).is_ok() && dead.contains(*job))
                 .collect();
-            for job in dead {
+            for job in here {
                 self.remove_in(&key, job, watch).await?;
                 removed.insert(job.to_owned());
             }
@@ -226,7 +226,7 @@ impl RepoCache {
         let local = self.root.join("local");
         for job in names(&local)
             .into_iter()
-            .filter(|job| job_name(job).is_ok() && !live.contains(job))
+            .filter(|job| job_name(job).is_ok() && dead.contains(job))
         {
             files::remove(&local.join(&job)).await?;
             removed.insert(job);

@@ -1,5 +1,6 @@
 //! What the cache holds, and how it is kept small: clones that nobody has used for long, or that are too many together, are removed.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -140,12 +141,18 @@ impl RepoCache {
     }
 }
 
+/// The jobs that have a folder in `parent`, or the note beside it that an interrupted removal left.
 fn folders(parent: &Path, is_worktree: bool) -> Vec<JobFolder> {
-    let dirs = names(parent)
-        .into_iter()
-        .filter(|name| !name.starts_with('.') && parent.join(name).is_dir());
-    dirs.map(|job| JobFolder {
-        age: age(&parent.join(&job)).unwrap_or_default(),
+    let named = |name: String| match name.strip_suffix(".json") {
+        Some(job) => job.to_owned(),
+        None => name,
+    };
+    let jobs: BTreeSet<String> = names(parent).into_iter().map(named).collect();
+    let jobs = jobs.into_iter().filter(|job| !job.starts_with('.'));
+    jobs.map(|job| JobFolder {
+        age: age(&parent.join(&job))
+            .or_else(|| age(&parent.join(format!("{job}.json"))))
+            .unwrap_or_default(),
         job,
         is_worktree,
     })

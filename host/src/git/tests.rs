@@ -243,7 +243,7 @@ async fn jobs_that_are_over_are_cleared_away() {
     fs::create_dir(world.home().join(".tmp-half")).unwrap();
 
     let removed = cache
-        .prune(&BTreeSet::from([OTHER.to_owned()]), watch)
+        .prune(&BTreeSet::from([JOB.to_owned()]), watch)
         .await
         .unwrap();
     assert_eq!(removed, [JOB]);
@@ -257,6 +257,13 @@ async fn jobs_that_are_over_are_cleared_away() {
         kept.branch
     );
     assert!(!git(&world.repo(), &["worktree", "list"]).contains(JOB));
+
+    // The note of a worktree that is gone names its job too.
+    fs::write(world.home().join(format!("worktrees/{JOB}.json")), "{}").unwrap();
+    assert!(cache.job_folders().iter().any(|folder| folder.job == JOB));
+    let dead = BTreeSet::from([JOB.to_owned()]);
+    assert_eq!(cache.prune(&dead, watch).await.unwrap(), [JOB]);
+    assert!(cache.job_folders().iter().all(|folder| folder.job == OTHER));
 
     cache.remove(&world.url(), OTHER, watch).await.unwrap();
     cache.remove(&world.url(), OTHER, watch).await.unwrap();
