@@ -275,15 +275,20 @@ impl Redis {
     /// # Panics
     /// When there is no such answer.
     pub fn ask<T: redis::FromRedisValue>(&self, words: &[&str]) -> T {
-        let mut connection = self.connect().expect("Redis is there");
-        let (name, rest) = words.split_first().expect("a command");
-        let mut command = redis::cmd(name);
-        for word in rest {
+        self.try_ask(words)
+            .unwrap_or_else(|e| panic!("{words:?}: {e}"))
+    }
+
+    /// The same of a Redis that may be on its way up, or down, or to another role.
+    ///
+    /// # Errors
+    /// When there is no such answer.
+    pub fn try_ask<T: redis::FromRedisValue>(&self, words: &[&str]) -> redis::RedisResult<T> {
+        let mut command = redis::Cmd::new();
+        for word in words {
             command.arg(*word);
         }
-        command
-            .query(&mut connection)
-            .unwrap_or_else(|e| panic!("{words:?}: {e}"))
+        command.query(&mut self.connect()?)
     }
 }
 

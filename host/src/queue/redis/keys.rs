@@ -167,7 +167,7 @@ impl Keys {
             info(
                 named("job:{id}"),
                 "hash",
-                "a job: record, version, fence, last event; expires after its end",
+                "a job: record, version, fence, number of the last event, and the first event until there is a second; expires after its end",
             ),
             info(
                 named("events:{id}"),
