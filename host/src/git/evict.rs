@@ -141,7 +141,7 @@ impl RepoCache {
     }
 }
 
-/// The jobs that have a folder in `parent`, or the note beside it that an interrupted removal left.
+/// The jobs that have a folder in `parent`, or only the note that stands beside a worktree, which an interrupted removal may leave.
 fn folders(parent: &Path, is_worktree: bool) -> Vec<JobFolder> {
     let named = |name: String| match name.strip_suffix(".json") {
         Some(job) => job.to_owned(),

@@ -5,8 +5,8 @@ use std::io;
 
 use rustix::mm::{Advice, madvise};
 
-/// Lets go of the pages of the program's own code. Those that are needed again come back from the file one by one; those that only the
-/// start and the compiling of plugins needed, which is most of them, do not count as this process's memory any more.
+/// Lets go of the pages of the program's own code. Those that are needed again come back from the file, most of them from the system's
+/// cache; those that only the start needed, which is more than half, do not count as this process's memory any more.
 ///
 /// # Errors
 /// When the system does not say where the code is, or does not take the advice. Nothing is lost then.
@@ -24,7 +24,8 @@ pub fn release_code() -> io::Result<()> {
                 unsafe_code,
                 reason = "the range is a private mapping of a file that nobody writes to, so its pages are read again as they were"
             )]
-            // SAFETY: see the reason; nothing but the kernel's page tables changes.
+            // SAFETY: see the reason; nothing but the kernel's page tables changes. A program that is overwritten where it lies, which
+            // the system refuses on local disks, breaks every process that runs it with or without this.
             unsafe {
                 madvise(start as *mut _, length, Advice::LinuxDontNeed)?;
             }
@@ -70,8 +71,12 @@ mod tests {
             let kilobytes = line.unwrap().trim().trim_end_matches(" kB");
             kilobytes.parse::<u64>().unwrap()
         };
-        let before = resident();
-        release_code().unwrap();
-        assert!(resident() < before, "{before} kB before");
+        // Tests beside this one bring pages in meanwhile.
+        let is_less = |_| {
+            let before = resident();
+            release_code().unwrap();
+            resident() < before
+        };
+        assert!((0..100).any(is_less));
     }
 }

@@ -172,7 +172,7 @@ impl Place {
     }
 
     /// Whether everything is as when this mark was taken. Every job of a profile asks, so it costs one call of the system for each
-    /// file and folder.
+    /// file and folder, and three where a link leads there.
     pub(super) fn is_as(&self, mark: &Mark) -> bool {
         match self {
             Self::Bundled(_) => true,
@@ -301,7 +301,10 @@ impl Walk<'_> {
         linked: bool,
         depth: usize,
     ) -> Result<(), ProfileError> {
-        let shown = self.shown.join(folder);
+        let shown = match folder {
+            "." => self.shown.to_owned(),
+            folder => self.shown.join(folder),
+        };
         if depth > MAX_DEPTH {
             return Err(ProfileError::Limit {
                 path: shown,

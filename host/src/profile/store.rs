@@ -63,30 +63,22 @@ impl ProfileStore {
     pub fn load(&self, name: &str) -> Result<Arc<Profile>, ProfileError> {
         let name: ProfileName = name.parse()?;
         let chain = chain::resolve(self, &name)?;
-        let cached = self.added_up(&name, &chain);
-        if let Some(cached) = cached.as_ref().filter(|cached| is_self_contained(cached)) {
-            return Ok(Arc::clone(cached));
+        let cached = added_up(&lock(&self.profiles), &name, &chain);
+        if let Some(cached) = cached.filter(|cached| is_self_contained(cached)) {
+            return Ok(cached);
         }
         let profile = chain::add_up(self, &self.defaults, &chain)?;
+        let mut profiles = lock(&self.profiles);
         // A component may have appeared or gone while no document changed.
         let same = |cached: &Arc<Profile>| {
             cached.plugin == profile.plugin && cached.hooks == profile.hooks
         };
-        if let Some(cached) = cached.filter(same) {
+        if let Some(cached) = added_up(&profiles, &name, &chain).filter(same) {
             return Ok(cached);
         }
         let profile = Arc::new(profile);
-        lock(&self.profiles).insert(name, (chain, Arc::clone(&profile)));
+        profiles.insert(name, (chain, Arc::clone(&profile)));
         Ok(profile)
-    }
-
-    /// What this chain added up to the last time.
-    fn added_up(&self, name: &ProfileName, chain: &[Arc<Entry>]) -> Option<Arc<Profile>> {
-        let profiles = lock(&self.profiles);
-        let (known, cached) = profiles.get(name)?;
-        let same =
-            known.len() == chain.len() && known.iter().zip(chain).all(|(a, b)| Arc::ptr_eq(a, b));
-        same.then(|| Arc::clone(cached))
     }
 
     /// Every profile of every root, sorted by name. A broken one is listed with what is wrong with it.
@@ -282,6 +274,18 @@ fn digest(name: &ProfileName, stored: &Stored) -> [u8; 32] {
         part(&file.bytes);
     }
     digest.finalize().into()
+}
+
+/// What this chain added up to the last time.
+fn added_up(
+    profiles: &HashMap<ProfileName, AddedUp>,
+    name: &ProfileName,
+    chain: &[Arc<Entry>],
+) -> Option<Arc<Profile>> {
+    let (known, cached) = profiles.get(name)?;
+    let same =
+        known.len() == chain.len() && known.iter().zip(chain).all(|(a, b)| Arc::ptr_eq(a, b));
+    same.then(|| Arc::clone(cached))
 }
 
 /// Whether nothing but the documents decides which components it has.

@@ -1,10 +1,14 @@
 //! What happens to a job, worked out before anybody is asked: the job after it, its record, and the events that tell of it. Pure.
 
+use std::collections::HashMap;
+use std::fmt;
 use std::sync::LazyLock;
 
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::to_string;
+use serde_json::value::RawValue;
 
 use super::scripts::{Kind, NewRecord, Outstanding, Place};
 use crate::job::{Event, EventBody, Fence, Job, Outcome, Record, Requeue, Run, State, Transition};
@@ -195,18 +199,51 @@ pub(super) fn stored(job: &Job, record: &Record) -> Result<NewRecord, QueueError
 
 /// The record without the fields that say nothing, which is most of them while a job waits: a queue of many thousand is memory of Redis.
 fn compact(record: &Record) -> serde_json::Result<String> {
-    static BLANK: LazyLock<serde_json::Map<String, Value>> = LazyLock::new(|| {
-        let blank = serde_json::from_str::<Record>("{}").and_then(serde_json::to_value);
-        match blank {
-            Ok(Value::Object(fields)) => fields,
-            _ => serde_json::Map::new(),
-        }
+    static BLANK: LazyLock<HashMap<String, String>> = LazyLock::new(|| {
+        let blank = serde_json::from_str::<Record>("{}").and_then(|blank| to_string(&blank));
+        let blank = blank.unwrap_or_default();
+        let fields = serde_json::from_str::<Fields<'_>>(&blank).map(|fields| fields.0);
+        let fields = fields.unwrap_or_default().into_iter();
+        fields
+            .map(|(name, value)| (name.to_owned(), value.get().to_owned()))
+            .collect()
     });
-    let mut value = serde_json::to_value(record)?;
-    if let Value::Object(fields) = &mut value {
-        fields.retain(|name, value| BLANK.get(name) != Some(value));
+    let full = to_string(record)?;
+    let mut json = String::with_capacity(full.len());
+    for (name, value) in serde_json::from_str::<Fields<'_>>(&full)?.0 {
+        if BLANK.get(name).map(String::as_str) != Some(value.get()) {
+            json.push(if json.is_empty() { '{' } else { ',' });
+            json.push('"');
+            json.push_str(name);
+            json.push_str("\":");
+            json.push_str(value.get());
+        }
     }
-    serde_json::to_string(&value)
+    json.push_str(if json.is_empty() { "{}" } else { "}" });
+    Ok(json)
+}
+
+/// The names and values of an object, in their order and as they are written.
+struct Fields<'a>(Vec<(&'a str, &'a RawValue)>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Object;
+        impl<'de> Visitor<'de> for Object {
+            type Value = Vec<(&'de str, &'de RawValue)>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut fields = Vec::with_capacity(64);
+                while let Some(field) = map.next_entry()? {
+                    fields.push(field);
+                }
+                Ok(fields)
+            }
+        }
+        deserializer.deserialize_map(Object).map(Self)
+    }
 }
 
 const HEAD: &str = r#"{"seq":0,"#;

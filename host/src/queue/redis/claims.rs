@@ -1,7 +1,7 @@
 //! Taking jobs out of the queue.
 //!
-//! One task of the pod takes jobs, as many as are asked for, for whoever asked first. A job that comes when nobody waits for it any
-//! more goes back to the front of the queue. Pods of lower ordinals go first: a pod that sees one with a free slot waits a moment before it takes
+//! One task of the pod takes jobs, as many as are asked for (a server asks for one at a time), for whoever asked first. A job that comes
+//! when nobody waits for it any more goes back to the front of the queue. Pods of lower ordinals go first: a pod that sees one with a free slot waits a moment before it takes
 //! a job, so that a fleet that shrinks from its highest ordinal has its busy pods below.
 
 use std::collections::{HashSet, VecDeque};
@@ -68,6 +68,7 @@ pub(super) async fn fetch(inner: Arc<Inner>, mut requests: mpsc::UnboundedReceiv
         match next(&inner, &wire, first, wanted, idle).await {
             Ok(found) => {
                 idle = found.len() < wanted;
+                waiting.retain(|request| !request.is_closed());
                 // What they need of Redis and the volume, the claims of several jobs need not do one after the other.
                 for (job, version) in found {
                     let (inner, request) = (inner.clone(), waiting.pop_front());
@@ -111,6 +112,7 @@ async fn hand_over(
         Err(error) => {
             tracing::warn!(job = %id, %error, "a job could not be claimed");
             give_back(inner, id).await;
+            tokio::time::sleep(PEACE).await;
             Some(request)
         }
     }
@@ -176,7 +178,8 @@ async fn wait(inner: &Inner, wire: &Wire) -> Result<Option<String>, QueueError> 
     }
 }
 
-async fn take(
+/// Moves up to `wanted` jobs to this pod's list, the one that was moved already among them.
+pub(super) async fn take(
     inner: &Inner,
     moved: Option<String>,
     wanted: usize,
@@ -215,7 +218,8 @@ async fn take(
             Ok(job) => jobs.push((job, version)),
             Err(error) => {
                 tracing::error!(job = id, %error, "a job that cannot be read is left out of the queue");
-                drop_claimed(inner, &id).await?;
+                // Where that fails, the list is tidied with the next renewals; the jobs beside it must not wait for them.
+                drop(drop_claimed(inner, &id).await);
             }
         }
     }
@@ -237,7 +241,7 @@ async fn drop_claimed(inner: &Inner, id: &str) -> Result<(), QueueError> {
 }
 
 /// Writes the claim down; none: the job is not waiting any more.
-async fn claim(
+pub(super) async fn claim(
     inner: &Arc<Inner>,
     mut job: Job,
     version: u64,
@@ -303,14 +307,20 @@ fn hold(inner: &Inner, job: Job, fence: Fence, version: u64, mirrored: u64) -> C
     Claim { job, lease }
 }
 
-async fn give_back(inner: &Inner, id: JobId) {
-    if let Err(error) = unlist(inner, id, &inner.life).await {
+/// Puts a job back that was taken and not claimed.
+pub(super) async fn give_back(inner: &Inner, id: JobId) {
+    if let Err(error) = unlist(inner, id, &inner.life, false).await {
         tracing::warn!(job = %id, %error, "a job could not be given back; it is when Redis answers");
     }
 }
 
-/// Takes a job off a life's list; one that waits goes to the front of the queue.
-pub(super) async fn unlist(inner: &Inner, id: JobId, life: &str) -> Result<(), QueueError> {
+/// Takes a job that waits off a life's list and puts it to the front of the queue; `any`: one that does not wait leaves the list too.
+pub(super) async fn unlist(
+    inner: &Inner,
+    id: JobId,
+    life: &str,
+    any: bool,
+) -> Result<(), QueueError> {
     inner
         .link
         .call("give a job back", async |c| {
@@ -320,6 +330,7 @@ pub(super) async fn unlist(inner: &Inner, id: JobId, life: &str) -> Result<(), Q
                 .key(inner.keys.claimed(life))
                 .arg(id.to_string())
                 .arg("queued")
+                .arg(u8::from(any))
                 .invoke_async(c)
                 .await
         })

@@ -48,11 +48,8 @@ pub(super) async fn run(inner: Arc<Inner>) {
         });
         match tokio::time::timeout(WAIT + LATE, waiting).await {
             Ok(Ok(reply)) => {
-                for entry in reply
-                    .into_iter()
-                    .flat_map(|r| r.keys)
-                    .flat_map(|key| key.ids)
-                {
+                let Some(reply) = reply else { continue };
+                for entry in reply.keys.into_iter().flat_map(|key| key.ids) {
                     after = Some(entry.id.clone());
                     if let Some(changed) = parse_change(&entry) {
                         react(&inner, &changed).await;

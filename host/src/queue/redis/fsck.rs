@@ -173,7 +173,11 @@ impl Inspector {
                 Kind::QueueWithoutJob => {
                     self.command("LREM", &[&keys.queue(), "0", subject]).await?;
                 }
-                Kind::WaitsNowhere => self.command("RPUSH", &[&keys.queue(), subject]).await?,
+                Kind::WaitsNowhere => {
+                    // It may have been put back meanwhile.
+                    self.command("LREM", &[&keys.queue(), "0", subject]).await?;
+                    self.command("RPUSH", &[&keys.queue(), subject]).await?;
+                }
                 Kind::RunsNowhere => self.hand_to_reclaim(subject).await?,
                 Kind::Demand => self.mend_demand(subject).await?,
                 Kind::CopyBehind => self.mend_copy(subject).await?,

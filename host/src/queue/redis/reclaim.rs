@@ -34,7 +34,7 @@ pub(super) async fn life(
     for id in ids {
         if !job(inner, id, life, ordinal).await? {
             // It waits still, is over, or is another's.
-            claims::unlist(inner, id, life).await?;
+            claims::unlist(inner, id, life, true).await?;
         }
     }
     lease::bury(inner, life, false).await;

@@ -435,6 +435,88 @@ async fn a_change_whose_answer_was_lost_is_not_made_twice() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_claim_that_comes_after_the_job_was_put_back_is_refused() {
+    let Some(fleet) = Fleet::start() else { return };
+    let (a, b) = (fleet.pod("pod-0").await, fleet.pod("pod-1").await);
+    let id: JobId = a.submit(job("x")).await.unwrap().id.parse().unwrap();
+    let (taken, version) = claims::take(&a.inner, None, 1).await.unwrap().remove(0);
+    // As a pod does that takes the first for dead.
+    claims::unlist(&b.inner, id, &a.inner.life, true)
+        .await
+        .unwrap();
+    assert!(
+        claims::claim(&a.inner, taken, version)
+            .await
+            .unwrap()
+            .is_none()
+    );
+    let claimed = claim(&b).await;
+    assert_eq!((claimed.job.id, claimed.job.attempt), (id, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_claim_whose_answer_was_lost_runs_elsewhere() {
+    let Some(fleet) = Fleet::start() else { return };
+    let (a, b) = (fleet.pod("pod-0").await, fleet.pod("pod-1").await);
+    let id: JobId = a.submit(job("x")).await.unwrap().id.parse().unwrap();
+    let (taken, version) = claims::take(&a.inner, None, 1).await.unwrap().remove(0);
+    claims::claim(&a.inner, taken, version).await.unwrap();
+    // The pod knows of no claim, and gives back what it took.
+    a.inner.held.remove(&a.inner.held.any(id).unwrap());
+    claims::give_back(&a.inner, id).await;
+    let again = claim(&b).await;
+    assert_eq!((again.job.id, again.job.attempt), (id, 2));
+    fleet.assert_whole(&b, id).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_stands_in_the_queue_twice_is_taken_once() {
+    let Some(fleet) = Fleet::start() else { return };
+    let a = fleet.pod("pod-0").await;
+    let id = a.submit(job("x")).await.unwrap().id;
+    let other = a.submit(job("y")).await.unwrap().id;
+    let pushed: u32 = a
+        .inner
+        .link
+        .call("try", async |c| {
+            redis::cmd("LPUSH")
+                .arg(a.keys().queue())
+                .arg(&id)
+                .query_async(c)
+                .await
+        })
+        .await
+        .unwrap();
+    assert_eq!(pushed, 3);
+    let taken = claims::take(&a.inner, None, 9).await.unwrap();
+    let ids: Vec<String> = taken.iter().map(|(job, _)| job.id.to_string()).collect();
+    assert_eq!(ids, [id, other]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_waits_has_no_stream_and_one_event_all_the_same() {
+    let Some(fleet) = Fleet::start() else { return };
+    let a = fleet.pod("pod-0").await;
+    let id: JobId = a.submit(job("x")).await.unwrap().id.parse().unwrap();
+    let has_stream = async || -> bool {
+        let stream = a.keys().events(id);
+        a.inner
+            .link
+            .call("try", async |c| {
+                redis::cmd("EXISTS").arg(&stream).query_async(c).await
+            })
+            .await
+            .unwrap()
+    };
+    assert!(!has_stream().await);
+    assert_eq!(fleet.assert_whole(&a, id).await.len(), 1);
+    let held = claim(&a).await;
+    assert!(has_stream().await);
+    a.append(&held.lease, vec![log("more")]).await.unwrap();
+    assert_eq!(fleet.assert_whole(&a, id).await.len(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_keys_that_autoscalers_watch_follow_the_jobs() {
     let Some(fleet) = Fleet::start() else { return };
     let pod = fleet.pod("agenticore-3").await;

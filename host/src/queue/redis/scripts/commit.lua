@@ -28,6 +28,9 @@ else
   if ARGV[2] ~= '' and now[4] == ARGV[2] then return {'done', version, seq} end
   if ARGV[4] ~= '' and now[2] ~= ARGV[4] then return {'fence', version, seq} end
   if ARGV[3] ~= '*' and version ~= tonumber(ARGV[3]) then return {'version', version, seq} end
+  -- A claim (it alone has a life that the job does not leave) counts while the job is on the list of whoever makes it: a pod that was
+  -- thought dead may wake up long after its jobs were put back.
+  if ARGV[13] ~= '-' and ARGV[9] == '' and not redis.call('LPOS', KEYS[9], ARGV[1]) then return {'fence', version, seq} end
 end
 local set = {'change', ARGV[2]}
 local function put(field, value) set[#set + 1] = field; set[#set + 1] = value end
@@ -40,9 +43,12 @@ if ARGV[3] == 'new' and #ARGV == 22 then
   put('first', ARGV[22])
 elseif #ARGV >= 22 then
   if now[5] then
-    seq = 0
-    add(now[5])
     redis.call('HDEL', KEYS[2], 'first')
+    -- Else a pod of an older version added the second one.
+    if seq == 1 then
+      seq = 0
+      add(now[5])
+    end
   end
   for i = 22, #ARGV do add(ARGV[i]) end
 end

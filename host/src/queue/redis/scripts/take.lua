@@ -11,8 +11,10 @@ if lease - ARGV[4] <= time[1] * 1000 + math.floor(time[2] / 1000) then
   if ARGV[2] ~= '' and redis.call('LREM', KEYS[3], 0, ARGV[2]) > 0 then redis.call('LPUSH', KEYS[2], ARGV[2]) end
   return {'late'}
 end
-local taken = {'ok'}
+local taken, seen = {'ok'}, {}
 local function add(id)
+  if seen[id] then return end
+  seen[id] = true
   local job = redis.call('HMGET', ARGV[1] .. id, 'record', 'version')
   if not job[1] then
     redis.call('LREM', KEYS[3], 0, id)
