@@ -60,6 +60,13 @@ pub trait Queue: Send + Sync + 'static {
     /// [`QueueError::Storage`]; the job stays in the queue then.
     async fn claim(&self, pod: &PodName) -> Result<Claim, QueueError>;
 
+    /// Comes back once it is sure that the claim still counts, which it must be before an agent starts: whoever claims may have slept, or
+    /// the store have lost the claim, since then. Waits while that cannot be said.
+    ///
+    /// # Errors
+    /// [`QueueError::LostClaim`].
+    async fn confirm(&self, lease: &Lease) -> Result<(), QueueError>;
+
     /// Stores what is known of a run, so that a later attempt can go on from it.
     ///
     /// # Errors

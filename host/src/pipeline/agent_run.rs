@@ -62,6 +62,7 @@ impl Attempt<'_> {
         let reader = self.start_reader(&launch).await?;
         let resolved = launch.plan.resolve(&launch.places);
         let spawn = self.spawn(&launch, &resolved)?;
+        self.confirmed().await?;
         let (mut child, output) = spawn.start(LineLimits::default()).map_err(spawn_failed)?;
         let started = Instant::now();
         self.started(child.pid(), &resolved.program).await?;
@@ -172,6 +173,17 @@ impl Attempt<'_> {
             stdin: launch.plan.stdin.as_ref().map(|bytes| bytes.to_vec()),
             marker: JobMarker::new(&self.pod.instance, &self.job.id, self.job.attempt),
         })
+    }
+
+    /// Comes back once no other pod can have been given the job.
+    async fn confirmed(&self) -> Result<(), Halt> {
+        tokio::select! {
+            biased;
+            why = self.interrupts.next() => Err(Halt::Interrupted(why)),
+            confirmed = self.pod.queue.confirm(&self.lease) => {
+                confirmed.map_err(|_| Halt::Interrupted(Interrupt::Lost))
+            }
+        }
     }
 
     /// Records the running agent before anything it does is read.

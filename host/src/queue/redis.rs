@@ -1,8 +1,9 @@
 //! The store of a fleet: many pods, one Redis, nothing lost.
 //!
-//! - **Claim and lease.** A claim moves the job from the queue to the list of the pod's *life* and writes it down with a fence, the
-//!   number of the attempt. One renewal (`scripts/beat.lua`) keeps the lease on all jobs of a life. Every change of a run names its
-//!   fence; one with an old fence is refused and its holder kills its agent.
+//! - **Claim and lease.** A claim moves the job from the queue to the list of the pod's *life* and writes it down with a fence: the
+//!   number of the attempt and the life, since a store that was emptied may know nothing of an attempt that began. One renewal
+//!   (`scripts/beat.lua`) keeps the lease on all jobs of a life. Every change of a run names its fence; one with another fence is refused
+//!   and its holder kills its agent. No agent starts before the store has taken one (`writes::confirm`).
 //! - **Reclaim.** Any pod that sees a life whose lease is over puts its jobs back to the front of the queue, unless the life's
 //!   `witness` on the shared volume says that it only lost Redis.
 //! - **Redis gone.** Runs go on: what they tell is spooled (`held`) and told when Redis is back, submissions are accepted into a spool,
@@ -272,6 +273,10 @@ impl Queue for RedisStore {
         let gone = || self.inner.cannot("claim a job", "the store is closed");
         self.inner.fetch.send(answer).map_err(|_| gone())?;
         claim.await.map_err(|_| gone())
+    }
+
+    async fn confirm(&self, lease: &Lease) -> Result<(), QueueError> {
+        writes::confirm(&self.inner, lease).await
     }
 
     async fn update(&self, lease: &Lease, run: &Run) -> Result<(), QueueError> {

@@ -184,6 +184,10 @@ impl Queue for Memory {
         }
     }
 
+    async fn confirm(&self, _lease: &Lease) -> Result<(), QueueError> {
+        Ok(())
+    }
+
     async fn update(&self, lease: &Lease, run: &Run) -> Result<(), QueueError> {
         self.held(lease, |entry| {
             entry.job.run = run.clone();

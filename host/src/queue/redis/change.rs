@@ -100,7 +100,7 @@ impl Change {
                 kind: Kind::Events,
             }),
             Self::Run(run) => {
-                job.run = (**run).clone();
+                set_run(&mut job, run);
                 Ok(Next {
                     record: Some(record(&job, version)),
                     job,
@@ -114,7 +114,7 @@ impl Change {
             Self::Move(transition, run, reason) => {
                 let was_queued = matches!(job.state, State::Queued { .. });
                 if let Some(run) = run {
-                    job.run = (**run).clone();
+                    set_run(&mut job, run);
                 }
                 job.apply(transition)?;
                 let record = record(&job, version);
@@ -152,11 +152,23 @@ impl Change {
     }
 }
 
+/// Whose the claim is does not change with what is known of its run.
+fn set_run(job: &mut Job, run: &Run) {
+    let life = job.run.life.take();
+    job.run = run.clone();
+    job.run.life = life;
+}
+
 /// The record of a job whose version was `before`.
 pub(super) fn record(job: &Job, before: u64) -> Record {
     let mut record = Record::from(job);
     record.version = before + 1;
     record
+}
+
+/// A fence as Redis compares it: which attempt, and whose.
+pub(super) fn token(fence: Fence, life: &str) -> String {
+    format!("{}@{life}", fence.0)
 }
 
 /// The place of a job in the index.
@@ -193,7 +205,8 @@ pub(super) fn stored(job: &Job, record: &Record) -> Result<NewRecord, QueueError
             .is_ended()
             .then(|| ttl.saturating_add(MARGIN_SECONDS).min(u64::from(u32::MAX))),
         session: record.session_id.clone(),
-        fence: job.state.fence().map(|fence| fence.0),
+        fence: (job.state.fence())
+            .map(|fence| token(fence, job.run.life.as_deref().unwrap_or_default())),
     })
 }
 

@@ -250,7 +250,7 @@ pub(super) async fn claim(
         drop_claimed(inner, &job.id.to_string()).await?;
         return Ok(None);
     }
-    // The attempts of one job are counted, so their number is a fence.
+    // The attempts of one job are counted; together with the life their number is a fence.
     let fence = Fence(u64::from(job.attempt) + 1);
     job.run.life = Some(inner.life.clone());
     let claim = Change::Move(
@@ -293,6 +293,7 @@ fn hold(inner: &Inner, job: Job, fence: Fence, version: u64, mirrored: u64) -> C
             ahead: None,
             changes: 0,
             mirrored,
+            confirmed: false,
             spool: Spool::default(),
             over: false,
         }),

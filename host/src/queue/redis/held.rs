@@ -39,6 +39,8 @@ pub(super) struct HeldState {
     pub(super) changes: u64,
     /// The last event that is on the volume.
     pub(super) mirrored: u64,
+    /// Whether Redis was heard to have the claim after the volume had it: from then on a store that is emptied gets it back.
+    pub(super) confirmed: bool,
     pub(super) spool: Spool,
     /// Nothing more may be written: the claim has come to its end.
     pub(super) over: bool,

@@ -463,6 +463,22 @@ pub(super) async fn seq(inner: &Inner, id: JobId) -> Result<Option<u64>, QueueEr
         .await
 }
 
+/// The fence of a job, empty where nobody runs it or there is no such job; none: the store was emptied.
+pub(super) async fn fence(inner: &Inner, id: JobId) -> Result<Option<String>, QueueError> {
+    // In this order: a store that is whole after the look was whole before.
+    let (fence, schema): (Option<String>, Option<String>) = inner
+        .link
+        .call("read a job", async |c| {
+            redis::pipe()
+                .hget(inner.keys.job(id), "fence")
+                .get(inner.keys.schema())
+                .query_async(c)
+                .await
+        })
+        .await?;
+    Ok(schema.map(|_| fence.unwrap_or_default()))
+}
+
 pub(super) async fn watch(inner: &Inner, id: JobId) -> Result<watch::Receiver<u64>, QueueError> {
     let receiver = inner.hub.watch(id);
     match seq(inner, id).await {

@@ -241,7 +241,7 @@ async fn restore(inner: &Inner, token: &str, copy: &Copy) -> Result<i8, QueueErr
         .arg(&stored.json)
         .arg(stored.status)
         .arg(copy.version)
-        .arg(text(stored.fence.map(|f| f.to_string())))
+        .arg(text(stored.fence))
         .arg(last)
         .arg(if matches!(job.state, State::Queued { .. }) {
             "1"

@@ -84,7 +84,7 @@ pub(super) async fn job(
         let next = change.apply(&job, version)?;
         let by = By {
             name: &name,
-            fence: Some(fence),
+            fence: Some((fence, life)),
             life: next.drop_claim.then_some((life, ordinal)),
         };
         match writes::commit(inner, &next, version, by).await? {

@@ -61,7 +61,7 @@ pub(super) struct NewRecord {
     pub(super) expires: Option<u64>,
     /// The agent's session.
     pub(super) session: Option<String>,
-    pub(super) fence: Option<u64>,
+    pub(super) fence: Option<String>,
 }
 
 /// One change of one job.
@@ -73,7 +73,7 @@ pub(super) struct Commit<'a> {
     /// Names the change, so that it is not made twice when an answer was lost.
     pub(super) name: String,
     pub(super) expect: Expect,
-    pub(super) fence: Option<u64>,
+    pub(super) fence: Option<String>,
     pub(super) record: Option<NewRecord>,
     pub(super) place: Place,
     /// The life whose list of claimed jobs is concerned, and its ordinal.
@@ -180,10 +180,10 @@ impl Commit<'_> {
                 Expect::Any => "*".to_owned(),
                 Expect::Version(version) => version.to_string(),
             })
-            .arg(text(self.fence.map(|f| f.to_string())))
+            .arg(self.fence.as_deref().unwrap_or_default())
             .arg(record.map_or("", |r| r.json.as_str()))
             .arg(record.map_or("", |r| r.status))
-            .arg(text(record.and_then(|r| r.fence).map(|f| f.to_string())))
+            .arg(record.and_then(|r| r.fence.as_deref()).unwrap_or_default())
             .arg(match self.place {
                 Place::Stay => "",
                 Place::Back => "back",

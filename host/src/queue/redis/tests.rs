@@ -409,7 +409,7 @@ async fn a_change_whose_answer_was_lost_is_not_made_twice() {
         score: 0,
         name: "some/1".into(),
         expect: scripts::Expect::Any,
-        fence: Some(held.lease.fence.0),
+        fence: Some(change::token(held.lease.fence, &a.inner.life)),
         record: None,
         place: scripts::Place::Stay,
         life: None,
@@ -452,6 +452,34 @@ async fn a_claim_that_comes_after_the_job_was_put_back_is_refused() {
     );
     let claimed = claim(&b).await;
     assert_eq!((claimed.job.id, claimed.job.attempt), (id, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_agent_starts_under_a_claim_that_an_emptied_redis_has_forgotten() {
+    let Some(fleet) = Fleet::start() else { return };
+    let (a, b) = (fleet.pod("pod-0").await, fleet.pod("pod-1").await);
+    let id: JobId = a.submit(job("x")).await.unwrap().id.parse().unwrap();
+    let waiting =
+        std::fs::read_to_string(crate::queue::files::record_path(a.inner.mirror.dir(), id))
+            .unwrap();
+    let old = claim(&a).await;
+    // As if the volume had not heard of the claim before Redis was emptied.
+    a.inner.mirror.write(id, &waiting).unwrap();
+    fleet.redis.flush();
+    let new = claim(&b).await;
+    assert_eq!((new.job.id, new.lease.fence), (id, old.lease.fence));
+    for refused in [
+        a.confirm(&old.lease).await,
+        a.append(&old.lease, vec![log("late")]).await.map(drop),
+    ] {
+        assert!(
+            matches!(refused, Err(QueueError::LostClaim(_))),
+            "{refused:?}"
+        );
+    }
+    assert!(old.lease.lost.is_cancelled());
+    b.confirm(&new.lease).await.unwrap();
+    b.append(&new.lease, vec![log("still here")]).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,13 +1,17 @@
 //! Changes of a job: by the pod that runs it, or by anybody.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::change::{self, Change, Next};
 use super::held::{Held, HeldState};
 use super::scripts::{Commit, Committed, Expect};
 use super::{Inner, copy, reads};
-use crate::job::{Fence, JobId, Record, State, Transition};
+use crate::job::{Fence, Job, JobId, Record, State, Transition};
 use crate::queue::{Lease, QueueError};
+
+/// How long it is waited for a store that cannot say whose a claim is.
+const PAUSE: Duration = Duration::from_millis(200);
 
 /// What a change by the holder came to.
 #[derive(Debug)]
@@ -40,8 +44,8 @@ impl From<Refusal> for QueueError {
 pub(super) struct By<'a> {
     /// Names the change, so that it is not made twice when an answer was lost.
     pub(super) name: &'a str,
-    /// The fence that the job must have; none: any, or none.
-    pub(super) fence: Option<Fence>,
+    /// The fence that the job must have, and the life it was given to; none: any, or none.
+    pub(super) fence: Option<(Fence, &'a str)>,
     /// The life whose list the job joins or leaves, and its ordinal.
     pub(super) life: Option<(&'a str, Option<u32>)>,
 }
@@ -139,7 +143,7 @@ async fn tell(
             .map_err(|_| lost(inner, held, state))?;
         let by = By {
             name,
-            fence: Some(held.fence),
+            fence: Some((held.fence, &inner.life)),
             life: next.drop_claim.then_some((&inner.life, inner.ordinal)),
         };
         match commit(inner, &next, state.version, by).await? {
@@ -148,6 +152,7 @@ async fn tell(
                 state.mirrored = copy::settle(inner, &next, seq, Some(state.mirrored)).await;
                 state.version = version;
                 state.job = next.job;
+                state.confirmed = true;
                 inner.hub.tell(held.id, seq);
                 if change.ends_claim() {
                     state.over = true;
@@ -160,7 +165,7 @@ async fn tell(
             }
             // Somebody else changed the job, such as a wish to cancel it.
             Committed::Version => match reads::load(inner, held.id).await {
-                Ok((job, version)) if job.state.fence() == Some(held.fence) => {
+                Ok((job, version)) if is_own(inner, held, &job) => {
                     (state.job, state.version) = (job, version);
                 }
                 Ok(_) | Err(QueueError::NotFound(_)) => return Err(lost(inner, held, state)),
@@ -168,6 +173,39 @@ async fn tell(
             },
             _ => return Err(lost(inner, held, state)),
         }
+    }
+}
+
+fn is_own(inner: &Inner, held: &Held, job: &Job) -> bool {
+    job.state.fence() == Some(held.fence) && job.run.life.as_deref() == Some(&inner.life)
+}
+
+/// Comes back once Redis was heard to have the claim after the volume had it.
+pub(super) async fn confirm(inner: &Inner, lease: &Lease) -> Result<(), QueueError> {
+    let lost_claim = || QueueError::LostClaim(lease.id);
+    let held = inner
+        .held
+        .get(lease.id, lease.fence)
+        .ok_or_else(lost_claim)?;
+    loop {
+        let mut state = held.state.lock().await;
+        if held.lost.is_cancelled() || state.over {
+            return Err(lost_claim());
+        }
+        if state.confirmed {
+            return Ok(());
+        }
+        match reads::fence(inner, held.id).await {
+            Ok(Some(fence)) if fence == change::token(held.fence, &inner.life) => {
+                state.confirmed = true;
+                return Ok(());
+            }
+            Ok(Some(_)) => return Err(lost(inner, &held, &mut state).into()),
+            // It was emptied, or it is gone: who may run the job shows when it is back.
+            Ok(None) | Err(_) => {}
+        }
+        drop(state);
+        tokio::time::sleep(PAUSE).await;
     }
 }
 
@@ -194,7 +232,7 @@ pub(super) async fn commit(
             Some(_) => Expect::Version(version),
             None => Expect::Any,
         },
-        fence: by.fence.map(|fence| fence.0),
+        fence: by.fence.map(|(fence, life)| change::token(fence, life)),
         record,
         place: next.place,
         life: by.life,

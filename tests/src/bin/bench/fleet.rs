@@ -182,6 +182,7 @@ async fn finish(store: &RedisStore, claim: Claim) -> Result<()> {
         text: "done".into(),
     };
     store.append(&claim.lease, vec![said]).await?;
+    store.confirm(&claim.lease).await?;
     store
         .finish(&claim.lease, &claim.job.run, Outcome::Succeeded)
         .await?;
