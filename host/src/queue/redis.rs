@@ -38,7 +38,7 @@ mod writes;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -129,6 +129,16 @@ struct Inner {
     depth: Mutex<Depth>,
     /// The epoch of the store that this pod has checked its copies against.
     epoch: Mutex<Option<String>>,
+    pulse: Mutex<Pulse>,
+}
+
+/// Whether the pod kept its lease as a pod that is awake does.
+#[derive(Debug)]
+struct Pulse {
+    /// When it last set out to renew it.
+    at: Instant,
+    /// It slept for about as long as its lease lasts, and was not told since whether its jobs are still its own.
+    doubt: bool,
 }
 
 /// Those who ask for claims.
@@ -190,6 +200,10 @@ impl RedisStore {
             pods: Mutex::default(),
             depth: Mutex::default(),
             epoch: Mutex::default(),
+            pulse: Mutex::new(Pulse {
+                at: Instant::now(),
+                doubt: false,
+            }),
             settings,
         });
         Ok((inner, requests))
@@ -380,6 +394,31 @@ impl Inner {
             "use the store",
             "it was emptied; the pods are putting the jobs back",
         )
+    }
+
+    /// How long the pod may be silent and its jobs be its own: one renewal less than its lease lasts for others, who may look in the
+    /// moment it ends.
+    fn patience(&self) -> Duration {
+        self.settings.lease - self.settings.lease / lease::RENEWALS
+    }
+
+    /// Notes that the pod is awake.
+    fn beat(&self) {
+        let mut pulse = guard(&self.pulse);
+        pulse.doubt |= pulse.at.elapsed() >= self.patience();
+        pulse.at = Instant::now();
+    }
+
+    /// Notes that the pod knows which jobs are its own.
+    fn settle_doubt(&self) {
+        guard(&self.pulse).doubt = false;
+    }
+
+    /// Whether the pod woke up and its jobs may be another's. Redis refuses then what is not its own any more; nothing but the pod itself
+    /// keeps it from the volume.
+    fn is_in_doubt(&self) -> bool {
+        let pulse = guard(&self.pulse);
+        pulse.doubt || pulse.at.elapsed() >= self.patience()
     }
 
     /// Runs work that touches files on a thread that may wait for them.

@@ -7,7 +7,7 @@
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot};
@@ -269,6 +269,7 @@ pub(super) async fn claim(
         fence: None,
         life: Some((&inner.life, inner.ordinal)),
     };
+    let asked = Instant::now();
     let made = writes::commit(inner, &next, version, by).await?;
     let Committed::Ok { version, seq } = made else {
         drop_claimed(inner, &id.to_string()).await?;
@@ -277,7 +278,10 @@ pub(super) async fn claim(
     claim.count(&job, &next.job);
     inner.hub.tell(id, seq);
     // Before the agent starts, the volume knows that it does.
-    let mirrored = copy::settle(inner, &next, seq, None).await;
+    let mirrored = copy::settle(inner, &next, seq, None, asked).await;
+    if asked.elapsed() >= inner.patience() {
+        return Err(inner.cannot("claim a job", "this pod slept longer than its lease lasts"));
+    }
     Ok(Some(hold(inner, next.job, fence, version, mirrored)))
 }
 

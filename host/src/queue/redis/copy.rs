@@ -1,9 +1,11 @@
 //! Bringing the copy of a job on the volume up to what Redis has.
 
+use std::time::Instant;
+
 use super::change::{self, Next};
 use super::mirror::Mirror;
 use super::{Inner, reads};
-use crate::job::{JobId, Record};
+use crate::job::{JobId, Record, State};
 use crate::queue::QueueError;
 
 /// What the copy of a job may not have yet.
@@ -52,11 +54,26 @@ impl News {
 }
 
 /// Brings the copy of a job up to a change that Redis has, and gives the number of the last event that is there then. `before` is that
-/// number by now, where it is known. A copy that cannot be written is behind until the next change.
-pub(super) async fn settle(inner: &Inner, next: &Next, seq: u64, before: Option<u64>) -> u64 {
+/// number by now, where it is known, and `asked` when Redis was asked for the change. A copy that cannot be written is behind until the
+/// next change.
+pub(super) async fn settle(
+    inner: &Inner,
+    next: &Next,
+    seq: u64,
+    before: Option<u64>,
+    asked: Instant,
+) -> u64 {
     let id = next.job.id;
-    let news = News::new(id, next.record.as_ref(), &next.events, seq);
-    match bring(inner, news, before).await {
+    // A pod that slept since then may be overtaken: whoever runs a job alone writes its copy.
+    let copied = if asked.elapsed() < inner.patience() {
+        let news = News::new(id, next.record.as_ref(), &next.events, seq);
+        bring(inner, news, before).await
+    } else if runs_elsewhere(inner, id).await {
+        Err(inner.cannot("copy a job", "it is another pod's now"))
+    } else {
+        again(inner, id).await
+    };
+    match copied {
         Ok(last) => last,
         Err(error) => {
             tracing::warn!(job = %id, %error, "the copy of the job on the volume is behind");
@@ -67,13 +84,19 @@ pub(super) async fn settle(inner: &Inner, next: &Next, seq: u64, before: Option<
     }
 }
 
-/// Brings the copy of a job up to what Redis says of it.
-pub(super) async fn again(inner: &Inner, id: JobId) -> Result<(), QueueError> {
+async fn runs_elsewhere(inner: &Inner, id: JobId) -> bool {
+    let job = reads::load(inner, id).await.map(|(job, _)| job);
+    job.is_ok_and(|job| {
+        matches!(job.state, State::Running { .. }) && job.run.life.as_deref() != Some(&inner.life)
+    })
+}
+
+/// Brings the copy of a job up to what Redis says of it, and gives the number of its last event.
+pub(super) async fn again(inner: &Inner, id: JobId) -> Result<u64, QueueError> {
     let (job, version) = reads::load(inner, id).await?;
     let record = change::record(&job, version - 1);
     let seq = reads::seq(inner, id).await?.unwrap_or(0);
-    let news = News::new(id, Some(&record), &[], seq);
-    bring(inner, news, None).await.map(drop)
+    bring(inner, News::new(id, Some(&record), &[], seq), None).await
 }
 
 async fn bring(inner: &Inner, news: News, before: Option<u64>) -> Result<u64, QueueError> {

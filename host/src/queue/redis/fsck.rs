@@ -216,7 +216,7 @@ impl Inspector {
 
     async fn mend_copy(&self, id: &str) -> Result<(), QueueError> {
         match id.parse() {
-            Ok(id) => copy::again(&self.inner, id).await,
+            Ok(id) => copy::again(&self.inner, id).await.map(drop),
             Err(_) => Ok(()),
         }
     }

@@ -89,6 +89,7 @@ impl Keeper {
                 if is_new && self.renewed.is_some() {
                     self.lose_all("its lease was over, and its jobs are another pod's now");
                 }
+                self.inner.settle_doubt();
                 self.renewed = Some(began);
                 self.silence = Duration::ZERO;
                 self.learn(&expired, &facts);
@@ -130,6 +131,7 @@ impl Keeper {
     }
 
     fn count(&mut self) {
+        self.inner.beat();
         if !self.inner.settings.shared {
             return;
         }
@@ -146,8 +148,7 @@ impl Keeper {
 
     /// Without Redis and without a witness others may run this pod's jobs by now, also where the witness was silent for a while only.
     fn judge_itself(&mut self) {
-        // Before the lease ends for others, who may look in the moment it does: there is one more renewal until then.
-        let most = self.inner.settings.lease - self.inner.settings.lease / RENEWALS;
+        let most = self.inner.patience();
         let is_over = |at: Option<Instant>| at.is_none_or(|at| at.elapsed() >= most);
         let was_silent = self.silence >= most || is_over(self.witnessed);
         if self.inner.settings.shared && was_silent && is_over(self.renewed) {

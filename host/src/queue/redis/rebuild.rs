@@ -142,6 +142,9 @@ async fn put_back(inner: &Inner, token: &str) -> Result<usize, QueueError> {
     });
     let mut count = 0;
     for copy in copies {
+        // Read again: there may be thousands before it, and whoever runs it goes on meanwhile.
+        let id = copy.job.id;
+        let copy = (inner.blocking(move |mirror| read(mirror, id)).await?).unwrap_or(copy);
         match restore(inner, token, &copy).await? {
             1 => count += 1,
             0 => {}

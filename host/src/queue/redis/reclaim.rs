@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fs;
+use std::time::Instant;
 
 use super::change::Change;
 use super::held::Spool;
@@ -87,12 +88,13 @@ pub(super) async fn job(
             fence: Some((fence, life)),
             life: next.drop_claim.then_some((life, ordinal)),
         };
+        let asked = Instant::now();
         match writes::commit(inner, &next, version, by).await? {
             Committed::Ok { seq, .. } => {
                 told.pop_front();
                 change.count(&job, &next.job);
                 inner.hub.tell(id, seq);
-                copy::settle(inner, &next, seq, None).await;
+                copy::settle(inner, &next, seq, None, asked).await;
                 if change.ends_claim() {
                     drop(fs::remove_file(&path));
                     return Ok(true);

@@ -483,6 +483,32 @@ async fn no_agent_starts_under_a_claim_that_an_emptied_redis_has_forgotten() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_pod_that_slept_writes_no_end_of_a_job_that_may_be_anothers() {
+    let Some(mut fleet) = Fleet::start() else {
+        return;
+    };
+    let a = fleet.pod("pod-0").await;
+    let id: JobId = a.submit(job("x")).await.unwrap().id.parse().unwrap();
+    let held = claim(&a).await;
+    // Asleep: nothing renews its lease, until it wakes up without Redis.
+    kill(&a);
+    fleet.redis.stop();
+    until("it slept for too long", async || {
+        a.inner.is_in_doubt().then_some(())
+    })
+    .await;
+    let finished = a
+        .finish(&held.lease, &held.job.run, Outcome::Succeeded)
+        .await;
+    assert!(
+        matches!(finished, Err(QueueError::LostClaim(_))),
+        "{finished:?}"
+    );
+    assert!(held.lease.lost.is_cancelled());
+    assert_eq!(a.inner.mirror.read(id).unwrap().status, Status::Running);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_claim_whose_answer_was_lost_runs_elsewhere() {
     let Some(fleet) = Fleet::start() else { return };
     let (a, b) = (fleet.pod("pod-0").await, fleet.pod("pod-1").await);

@@ -1,7 +1,7 @@
 //! Changes of a job: by the pod that runs it, or by anybody.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::change::{self, Change, Next};
 use super::held::{Held, HeldState};
@@ -86,6 +86,9 @@ async fn keep(
     name: String,
     change: Change,
 ) -> Result<Done, QueueError> {
+    if inner.is_in_doubt() {
+        return Err(lost(inner, held, state).into());
+    }
     let before = state.ahead.as_ref().unwrap_or(&state.job);
     let next = change.apply(before, state.version)?;
     let path = inner.spool_path(&inner.life, held.id);
@@ -146,10 +149,11 @@ async fn tell(
             fence: Some((held.fence, &inner.life)),
             life: next.drop_claim.then_some((&inner.life, inner.ordinal)),
         };
+        let asked = Instant::now();
         match commit(inner, &next, state.version, by).await? {
             Committed::Ok { version, seq } => {
                 change.count(&state.job, &next.job);
-                state.mirrored = copy::settle(inner, &next, seq, Some(state.mirrored)).await;
+                state.mirrored = copy::settle(inner, &next, seq, Some(state.mirrored), asked).await;
                 state.version = version;
                 state.job = next.job;
                 state.confirmed = true;
@@ -265,13 +269,14 @@ pub(super) async fn by_anybody(
             return Ok(change::record(&job, version - 1));
         }
         let next = change.apply(&job, version)?;
+        let asked = Instant::now();
         match commit(inner, &next, version, By::default()).await? {
             Committed::Ok { version, seq } => {
                 change.count(&job, &next.job);
                 inner.hub.tell(id, seq);
                 // While a job runs, its holder alone writes the copy.
                 if !matches!(next.job.state, State::Running { .. }) {
-                    copy::settle(inner, &next, seq, None).await;
+                    copy::settle(inner, &next, seq, None, asked).await;
                 }
                 return Ok(next
                     .record
