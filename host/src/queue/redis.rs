@@ -35,6 +35,7 @@ mod sweep;
 mod witness;
 mod writes;
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
@@ -112,6 +113,8 @@ struct Inner {
     mirror: Mirror,
     hub: Hub,
     held: HeldJobs,
+    /// Jobs whose claim is on its way: they are on the pod's list and it does not run them yet.
+    claiming: Mutex<HashSet<JobId>>,
     /// Tells this process's claims from those of earlier ones of the pod.
     life: String,
     ordinal: Option<u32>,
@@ -192,6 +195,7 @@ impl RedisStore {
             mirror,
             hub: Hub::default(),
             held: HeldJobs::default(),
+            claiming: Mutex::default(),
             fetch,
             started_at: Timestamp::now(),
             draining: Mutex::new(false),

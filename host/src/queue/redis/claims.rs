@@ -98,7 +98,10 @@ async fn hand_over(
         give_back(inner, id).await;
         return None;
     };
-    match claim(inner, job, version).await {
+    guard(&inner.claiming).insert(id);
+    let claimed = claim(inner, job, version).await;
+    guard(&inner.claiming).remove(&id);
+    match claimed {
         Ok(Some(claim)) => {
             if let Err(claim) = request.send(claim) {
                 let given = Change::requeue(claim.lease.fence, None, Requeue::HandOff);
@@ -362,17 +365,18 @@ pub(super) async fn tidy(inner: &Inner) {
     }
 }
 
-/// What is on this pod's list and that it does not run. A job that is just being claimed is among it for a moment.
+/// What is on this pod's list and that it neither runs nor claims. A job that was just moved there is among it for a moment.
 pub(super) async fn unheld(inner: &Inner) -> Result<HashSet<JobId>, QueueError> {
     let ids = listed(inner, &inner.life).await?;
-    let is_unheld = |id: &JobId| inner.held.any(*id).is_none();
+    let is_unheld =
+        |id: &JobId| !guard(&inner.claiming).contains(id) && inner.held.any(*id).is_none();
     Ok(ids.into_iter().filter(is_unheld).collect())
 }
 
 /// Gives these back, but those that the pod runs.
 pub(super) async fn give_back_all(inner: &Inner, ids: impl IntoIterator<Item = JobId>) {
     for id in ids {
-        if inner.held.any(id).is_some() {
+        if guard(&inner.claiming).contains(&id) || inner.held.any(id).is_some() {
             continue;
         }
         match reads::load(inner, id).await {

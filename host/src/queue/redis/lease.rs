@@ -88,6 +88,8 @@ impl Keeper {
             }) => {
                 if is_new && self.renewed.is_some() {
                     self.lose_all("its lease was over, and its jobs are another pod's now");
+                    // What was on the list before the pod slept says nothing of what is there now.
+                    self.unheld.clear();
                 }
                 self.inner.settle_doubt();
                 self.renewed = Some(began);
