@@ -68,7 +68,8 @@ async fn no_agent_starts_under_a_claim_that_an_emptied_redis_has_forgotten() {
         std::fs::read_to_string(crate::queue::files::record_path(a.inner.mirror.dir(), id))
             .unwrap();
     let old = claim(&a).await;
-    // As if the volume had not heard of the claim before Redis was emptied.
+    // Asleep, so that nothing but the fence can tell it; as if the volume had not heard of the claim before Redis was emptied.
+    kill(&a);
     a.inner.mirror.write(id, &waiting).unwrap();
     fleet.redis.flush();
     let new = claim(&b).await;
