@@ -155,6 +155,18 @@ impl State {
         matches!(self, Self::Ended { .. })
     }
 
+    /// Whether it runs and somebody wants it to be cancelled.
+    #[must_use]
+    pub fn is_to_be_cancelled(&self) -> bool {
+        matches!(
+            self,
+            Self::Running {
+                cancel_requested: Some(_),
+                ..
+            }
+        )
+    }
+
     /// The state after `transition`.
     ///
     /// Cancelling a running job only notes the wish: the pod that runs it stops the agent and finishes the job. A second

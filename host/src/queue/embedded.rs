@@ -87,6 +87,21 @@ impl Embedded {
     }
 }
 
+/// Waits for a claim. One that is there and that nobody takes any more goes back to the queue.
+struct Waiting {
+    store: Arc<Store>,
+    claimed: oneshot::Receiver<Result<Option<Claim>, QueueError>>,
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.claimed.close();
+        if let Ok(Ok(Some(claim))) = self.claimed.try_recv() {
+            self.store.give_back(&claim);
+        }
+    }
+}
+
 #[async_trait]
 impl Queue for Embedded {
     async fn submit(&self, job: Job) -> Result<Record, QueueError> {
@@ -107,6 +122,10 @@ impl Queue for Embedded {
             // Armed before the look, so that no job that joins in between is missed.
             let queued = self.store.queued.notified();
             let (answer, claimed) = oneshot::channel();
+            let mut waiting = Waiting {
+                store: self.store.clone(),
+                claimed,
+            };
             let pod = pod.clone();
             self.blocking(move |store| {
                 if let Err(Ok(Some(claim))) = answer.send(store.try_claim(&pod)) {
@@ -115,7 +134,7 @@ impl Queue for Embedded {
                 Ok(())
             })
             .await?;
-            match claimed.await {
+            match (&mut waiting.claimed).await {
                 Ok(Ok(Some(claim))) => return Ok(claim),
                 Ok(Err(error)) => return Err(error),
                 Ok(Ok(None)) | Err(_) => queued.await,

@@ -45,10 +45,12 @@ impl EventLog {
             len: 0,
             last: 0,
         };
-        let (whole, last) = log.scan().map_err(failed("read", &log.path))?;
+        let Scan { whole, len, last } = scan(&log.path).map_err(failed("read", &log.path))?;
         log.len = whole;
         log.last = last.map_or(0, |e| e.seq);
-        file.set_len(whole).map_err(failed("repair", &log.path))?;
+        if whole < len {
+            file.set_len(whole).map_err(failed("repair", &log.path))?;
+        }
         Ok(log)
     }
 
@@ -59,7 +61,7 @@ impl EventLog {
 
     /// The last event.
     pub(super) fn last_event(&self) -> Result<Option<Event>, QueueError> {
-        Ok(self.scan().map_err(failed("read", &self.path))?.1)
+        last(&self.path)
     }
 
     /// Appends events, all or none of them, and returns the number of the last.
@@ -87,26 +89,48 @@ impl EventLog {
         self.last = seq;
         Ok(seq)
     }
+}
 
-    /// The length of the whole lines, and the last of them. Reads backwards, so its cost does not grow with the file.
-    fn scan(&self) -> io::Result<(u64, Option<Event>)> {
-        let mut file = File::open(&self.path)?;
-        let len = file.metadata()?.len();
-        let mut window = 8 * 1024;
-        loop {
-            let start = len.saturating_sub(window);
-            file.seek(SeekFrom::Start(start))?;
-            let mut tail = Vec::new();
-            Read::by_ref(&mut file)
-                .take(len - start)
-                .read_to_end(&mut tail)?;
-            if let Some(found) = last_line(&tail, start == 0) {
-                let (end, line) = found;
-                let event = line.map(serde_json::from_slice).transpose()?;
-                return Ok((start + end as u64, event));
-            }
-            window *= 4;
+/// What the end of a file shows.
+struct Scan {
+    /// The length of the whole lines.
+    whole: u64,
+    /// The length of the file.
+    len: u64,
+    /// The last whole line.
+    last: Option<Event>,
+}
+
+/// The last event of a file, whoever writes it; what it does not find whole it leaves as it is.
+pub(super) fn last(path: &Path) -> Result<Option<Event>, QueueError> {
+    Ok(scan(path).map_err(failed("read", path))?.last)
+}
+
+/// Cuts off a line that a crash left unfinished. For the one who writes the file alone: what another is writing must not be cut.
+pub(super) fn repair(path: &Path) -> Result<(), QueueError> {
+    EventLog::open(path.to_owned()).map(drop)
+}
+
+/// Reads backwards, so its cost does not grow with the file.
+fn scan(path: &Path) -> io::Result<Scan> {
+    let mut file = File::open(path)?;
+    let len = file.metadata()?.len();
+    let mut window = 8 * 1024;
+    loop {
+        let start = len.saturating_sub(window);
+        file.seek(SeekFrom::Start(start))?;
+        let mut tail = Vec::new();
+        Read::by_ref(&mut file)
+            .take(len - start)
+            .read_to_end(&mut tail)?;
+        if let Some((end, line)) = last_line(&tail, start == 0) {
+            return Ok(Scan {
+                whole: start + end as u64,
+                len,
+                last: line.map(serde_json::from_slice).transpose()?,
+            });
         }
+        window *= 4;
     }
 }
 

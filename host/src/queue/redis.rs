@@ -35,7 +35,7 @@ mod sweep;
 mod witness;
 mod writes;
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
@@ -43,7 +43,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::sync::{Notify, broadcast, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use self::change::Change;
@@ -113,8 +113,8 @@ struct Inner {
     mirror: Mirror,
     hub: Hub,
     held: HeldJobs,
-    /// Jobs whose claim is on its way: they are on the pod's list and it does not run them yet.
-    claiming: Mutex<HashSet<JobId>>,
+    /// Jobs whose claim is on its way: they are on the pod's list and it does not run them yet. Each with what tells its run of a cancel.
+    claiming: Mutex<HashMap<JobId, CancellationToken>>,
     /// Tells this process's claims from those of earlier ones of the pod.
     life: String,
     ordinal: Option<u32>,
@@ -133,6 +133,12 @@ struct Inner {
     /// The epoch of the store that this pod has checked its copies against.
     epoch: Mutex<Option<String>>,
     pulse: Mutex<Pulse>,
+    /// Asks for a renewal of the lease at once.
+    renew: Notify,
+    /// Whether Redis ever had a lease of this life.
+    had_lease: AtomicBool,
+    /// Whether the pod lost all of its jobs since this was looked at last.
+    reborn: AtomicBool,
 }
 
 /// Whether the pod kept its lease as a pod that is awake does.
@@ -167,7 +173,9 @@ impl RedisStore {
         // The first renewal, so that a store with a Redis works as soon as it is there.
         let mut keeper = lease::Keeper::new(inner.clone());
         keeper.beat().await;
-        spawn(&end, keeper.run());
+        let (renewals, chores) = keeper.split();
+        spawn(&end, renewals);
+        spawn(&end, chores);
         spawn(&end, claims::fetch(inner.clone(), requests));
         spawn(&end, follow::run(inner.clone()));
         Ok(Self {
@@ -208,6 +216,9 @@ impl RedisStore {
                 at: Instant::now(),
                 doubt: false,
             }),
+            renew: Notify::new(),
+            had_lease: AtomicBool::new(false),
+            reborn: AtomicBool::new(false),
             settings,
         });
         Ok((inner, requests))
@@ -262,7 +273,7 @@ impl RedisStore {
     /// Leaves the fleet: a pod that runs nothing more need not be waited for.
     pub async fn leave(&self) {
         claims::tidy(&self.inner).await;
-        lease::bury(&self.inner, &self.inner.life, true).await;
+        lease::leave(&self.inner).await;
     }
 }
 
@@ -287,10 +298,8 @@ impl Queue for RedisStore {
     }
 
     async fn claim(&self, _pod: &PodName) -> Result<Claim, QueueError> {
-        let (answer, claim) = oneshot::channel();
-        let gone = || self.inner.cannot("claim a job", "the store is closed");
-        self.inner.fetch.send(answer).map_err(|_| gone())?;
-        claim.await.map_err(|_| gone())
+        let claim = claims::Waiting::claim(&self.inner).await;
+        claim.ok_or_else(|| self.inner.cannot("claim a job", "the store is closed"))
     }
 
     async fn confirm(&self, lease: &Lease) -> Result<(), QueueError> {
@@ -335,8 +344,8 @@ impl Queue for RedisStore {
         let reason = Some("cancel_requested".to_owned());
         let change = Change::Move(Transition::Cancel { at }, None, reason);
         let record = writes::by_anybody(&self.inner, id, &change).await?;
-        if let (false, Some(held)) = (record.status.is_ended(), self.inner.held.any(id)) {
-            held.cancelled.cancel();
+        if !record.status.is_ended() {
+            self.inner.cancel_here(id);
         }
         Ok(record)
     }
@@ -383,6 +392,16 @@ impl Queue for RedisStore {
 }
 
 impl Inner {
+    /// A wish to cancel reaches the job's run, also where its claim is on its way.
+    fn cancel_here(&self, id: JobId) {
+        // In this order: a claim that is not on its way any more is held.
+        let claiming = guard(&self.claiming).get(&id).cloned();
+        let held = self.held.any(id).map(|held| held.cancelled.clone());
+        for run in claiming.into_iter().chain(held) {
+            run.cancel();
+        }
+    }
+
     /// What is said when the store cannot be used for a reason that is not an error of the connection.
     fn cannot(&self, doing: &'static str, detail: impl Into<String>) -> QueueError {
         QueueError::Redis {
@@ -423,6 +442,14 @@ impl Inner {
     fn is_in_doubt(&self) -> bool {
         let pulse = guard(&self.pulse);
         pulse.doubt || pulse.at.elapsed() >= self.patience()
+    }
+
+    /// Lets go of every job that the pod runs: their agents are killed, and nothing more is written of them.
+    fn lose_all(&self, why: &str) {
+        for held in self.held.all() {
+            tracing::error!(job = %held.id, "this pod loses the job: {why}");
+            self.held.remove(&held);
+        }
     }
 
     /// Runs work that touches files on a thread that may wait for them.

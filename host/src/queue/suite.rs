@@ -11,6 +11,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use jiff::Timestamp;
 
 use super::{Claim, Cursor, Filter, Queue, QueueError};
@@ -100,6 +101,7 @@ pub(crate) async fn run<Q: Queue>(open: impl AsyncFn() -> Q) {
     jobs_are_claimed_in_order_and_once(Arc::new(open().await)).await;
     a_waiting_claim_gets_the_next_job(Arc::new(open().await)).await;
     a_dropped_claim_claims_nothing(&open().await).await;
+    a_claim_that_nobody_takes_goes_back(&open().await).await;
     a_lost_claim_writes_nothing(&open().await).await;
     cancelling_works_in_every_state(&open().await).await;
     a_handed_off_job_is_next(&open().await).await;
@@ -219,6 +221,22 @@ async fn a_dropped_claim_claims_nothing(queue: &dyn Queue) {
         }
     }
     assert_eq!(claim(queue).await.job.id.to_string(), id);
+}
+
+async fn a_claim_that_nobody_takes_goes_back(queue: &dyn Queue) {
+    let id: JobId = queue.submit(job("x")).await.unwrap().id.parse().unwrap();
+    // Asked for, and delivered to somebody who turns to something else in that moment.
+    let name = pod();
+    let mut waiting = queue.claim(&name);
+    assert!((&mut waiting).now_or_never().is_none());
+    while queue.get(id).await.unwrap().status != Status::Running {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    // The store's own task may still be about to deliver it.
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    drop(waiting);
+    let claimed = claim(queue).await;
+    assert_eq!((claimed.job.id, claimed.job.attempt), (id, 2));
 }
 
 async fn a_lost_claim_writes_nothing(queue: &dyn Queue) {

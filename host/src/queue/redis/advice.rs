@@ -23,6 +23,12 @@ pub(super) async fn advise(inner: &Inner) {
             "this Redis keeps nothing over a restart: jobs are put back from the volume then; set appendonly to yes"
         );
     }
+    if saves.is_some_and(|saves| !saves.is_empty()) && appends.as_deref() == Some("no") {
+        tracing::warn!(
+            redis,
+            "this Redis comes back with what it had minutes ago when it restarts after a crash: set appendonly to yes"
+        );
+    }
 }
 
 /// A setting of the server; none where it may not be asked, as with most hosted ones.

@@ -42,6 +42,15 @@ pub(super) struct Next {
     pub(super) kind: Kind,
 }
 
+impl Next {
+    /// Leaves the events to Redis where the change was made `before`: theirs need not be the last numbers any more.
+    pub(super) fn forget_numbers(&mut self, before: bool) {
+        if before {
+            self.events.clear();
+        }
+    }
+}
+
 impl Change {
     /// Counts the change, once Redis has it.
     pub(super) fn count(&self, before: &Job, after: &Job) {
@@ -171,6 +180,14 @@ pub(super) fn token(fence: Fence, life: &str) -> String {
     format!("{}@{life}", fence.0)
 }
 
+/// The life that runs a job, or ran it last. A job of an embedded store has none; its runs are taken back as those of a dead pod.
+pub(super) fn life_of(job: &Job) -> &str {
+    job.run.life.as_deref().unwrap_or(NO_LIFE)
+}
+
+/// Stands for the life of a job that was imported.
+pub(super) const NO_LIFE: &str = "unknown";
+
 /// The place of a job in the index.
 pub(super) fn score(job: &Job) -> i64 {
     job.created_at.as_microsecond()
@@ -205,8 +222,7 @@ pub(super) fn stored(job: &Job, record: &Record) -> Result<NewRecord, QueueError
             .is_ended()
             .then(|| ttl.saturating_add(MARGIN_SECONDS).min(u64::from(u32::MAX))),
         session: record.session_id.clone(),
-        fence: (job.state.fence())
-            .map(|fence| token(fence, job.run.life.as_deref().unwrap_or_default())),
+        fence: (job.state.fence()).map(|fence| token(fence, life_of(job))),
     })
 }
 

@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -24,7 +25,7 @@ use super::{Inner, copy, reads, reclaim};
 use crate::job::{Fence, Job, JobId, Requeue, State, Transition};
 use crate::queue::{Claim, Lease, QueueError, guard};
 
-/// How long one wait for a job lasts; then it is waited again.
+/// How long one wait for a job lasts at the most; then it is waited again.
 const WAIT: Duration = Duration::from_secs(5);
 /// How much longer than that an answer may take.
 const LATE: Duration = Duration::from_secs(3);
@@ -98,16 +99,10 @@ async fn hand_over(
         give_back(inner, id).await;
         return None;
     };
-    guard(&inner.claiming).insert(id);
-    let claimed = claim(inner, job, version).await;
-    guard(&inner.claiming).remove(&id);
-    match claimed {
+    match claim(inner, job, version).await {
         Ok(Some(claim)) => {
             if let Err(claim) = request.send(claim) {
-                let given = Change::requeue(claim.lease.fence, None, Requeue::HandOff);
-                if let Err(error) = writes::by_holder(inner, &claim.lease, given).await {
-                    tracing::warn!(job = %id, %error, "a claimed job could not be given back; its lease will");
-                }
+                decline(inner, claim).await;
             }
             None
         }
@@ -117,6 +112,46 @@ async fn hand_over(
             give_back(inner, id).await;
             tokio::time::sleep(PEACE).await;
             Some(request)
+        }
+    }
+}
+
+/// Gives a claim back that nobody takes.
+async fn decline(inner: &Inner, claim: Claim) {
+    let id = claim.lease.id;
+    let given = Change::requeue(claim.lease.fence, None, Requeue::HandOff);
+    if let Err(error) = writes::by_holder(inner, &claim.lease, given).await {
+        tracing::warn!(job = %id, %error, "a claimed job could not be given back; its lease will");
+    }
+}
+
+/// Waits for a claim. One that comes when nobody waits any more is given back, also in the moment between its arrival and its use.
+pub(super) struct Waiting {
+    inner: Arc<Inner>,
+    claim: oneshot::Receiver<Claim>,
+}
+
+impl Waiting {
+    /// Asks for a claim; none: the store is closed.
+    pub(super) async fn claim(inner: &Arc<Inner>) -> Option<Claim> {
+        let (request, claim) = oneshot::channel();
+        inner.fetch.send(request).ok()?;
+        let inner = inner.clone();
+        let mut waiting = Self { inner, claim };
+        (&mut waiting.claim).await.ok()
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.claim.close();
+        let Ok(claim) = self.claim.try_recv() else {
+            return;
+        };
+        let inner = self.inner.clone();
+        match Handle::try_current() {
+            Ok(runtime) => drop(runtime.spawn(async move { decline(&inner, claim).await })),
+            Err(_) => inner.held.forget(&claim.lease),
         }
     }
 }
@@ -161,13 +196,15 @@ async fn next(
 /// Waits for a job and moves it to this pod's list.
 async fn wait(inner: &Inner, wire: &Wire) -> Result<Option<String>, QueueError> {
     let (queue, claimed) = (inner.keys.queue(), inner.keys.claimed(&inner.life));
+    // Over before anybody can take a pod for dead that fell silent meanwhile: a job that Redis moved later would be on a list of nobody.
+    let wait = WAIT.min(inner.settings.lease / 2);
     let waiting = inner.link.call_on(wire, "wait for a job", async |c| {
         redis::cmd("BLMOVE")
             .arg(&queue)
             .arg(&claimed)
             .arg("LEFT")
             .arg("RIGHT")
-            .arg(WAIT.as_secs())
+            .arg(wait.as_secs_f64())
             .query_async(c)
             .await
     });
@@ -243,11 +280,24 @@ async fn drop_claimed(inner: &Inner, id: &str) -> Result<(), QueueError> {
         .await
 }
 
-/// Writes the claim down; none: the job is not waiting any more.
+/// Claims a job that is on the pod's list; none: it is not waiting any more.
 pub(super) async fn claim(
-    inner: &Arc<Inner>,
+    inner: &Inner,
+    job: Job,
+    version: u64,
+) -> Result<Option<Claim>, QueueError> {
+    let (id, cancelled) = (job.id, CancellationToken::new());
+    guard(&inner.claiming).insert(id, cancelled.clone());
+    let claimed = write_down(inner, job, version, cancelled).await;
+    guard(&inner.claiming).remove(&id);
+    claimed
+}
+
+async fn write_down(
+    inner: &Inner,
     mut job: Job,
     version: u64,
+    cancelled: CancellationToken,
 ) -> Result<Option<Claim>, QueueError> {
     if !matches!(job.state, State::Queued { .. }) {
         drop_claimed(inner, &job.id.to_string()).await?;
@@ -265,7 +315,7 @@ pub(super) async fn claim(
         None,
         None,
     );
-    let next = claim.apply(&job, version)?;
+    let mut next = claim.apply(&job, version)?;
     let id = job.id;
     let by = By {
         name: &format!("claim/{}/{}", inner.life, fence.0),
@@ -274,43 +324,45 @@ pub(super) async fn claim(
     };
     let asked = Instant::now();
     let made = writes::commit(inner, &next, version, by).await?;
-    let Committed::Ok { version, seq } = made else {
+    let Committed::Ok { seq, before } = made else {
         drop_claimed(inner, &id.to_string()).await?;
         return Ok(None);
     };
     claim.count(&job, &next.job);
+    next.forget_numbers(before);
     inner.hub.tell(id, seq);
     // Before the agent starts, the volume knows that it does.
     let mirrored = copy::settle(inner, &next, seq, None, asked).await;
     if asked.elapsed() >= inner.patience() {
         return Err(inner.cannot("claim a job", "this pod slept longer than its lease lasts"));
     }
-    Ok(Some(hold(inner, next.job, fence, version, mirrored)))
+    let lost = CancellationToken::new();
+    let lease = Lease {
+        id,
+        fence,
+        cancelled,
+        lost,
+    };
+    Ok(Some(hold(inner, next.job, lease, version + 1, mirrored)))
 }
 
-fn hold(inner: &Inner, job: Job, fence: Fence, version: u64, mirrored: u64) -> Claim {
+fn hold(inner: &Inner, job: Job, lease: Lease, version: u64, mirrored: u64) -> Claim {
     let held = Arc::new(Held {
-        id: job.id,
-        fence,
-        cancelled: CancellationToken::new(),
-        lost: CancellationToken::new(),
+        id: lease.id,
+        fence: lease.fence,
+        cancelled: lease.cancelled.clone(),
+        lost: lease.lost.clone(),
         state: tokio::sync::Mutex::new(HeldState {
             job: job.clone(),
             version,
             ahead: None,
             changes: 0,
             mirrored,
-            confirmed: false,
+            heard: None,
             spool: Spool::default(),
             over: false,
         }),
     });
-    let lease = Lease {
-        id: job.id,
-        fence,
-        cancelled: held.cancelled.clone(),
-        lost: held.lost.clone(),
-    };
     inner.held.insert(held);
     Claim { job, lease }
 }
@@ -322,14 +374,15 @@ pub(super) async fn give_back(inner: &Inner, id: JobId) {
     }
 }
 
-/// Takes a job that waits off a life's list and puts it to the front of the queue; `any`: one that does not wait leaves the list too.
+/// Takes a job that waits off a life's list and puts it to the front of the queue; `any`: one that does not wait leaves the list too. A
+/// job that runs under that very life stays, and false is returned.
 pub(super) async fn unlist(
     inner: &Inner,
     id: JobId,
     life: &str,
     any: bool,
-) -> Result<(), QueueError> {
-    inner
+) -> Result<bool, QueueError> {
+    let unlisted: i8 = inner
         .link
         .call("give a job back", async |c| {
             scripts::GIVE_BACK
@@ -339,10 +392,12 @@ pub(super) async fn unlist(
                 .arg(id.to_string())
                 .arg("queued")
                 .arg(u8::from(any))
+                .arg(format!("@{life}"))
                 .invoke_async(c)
                 .await
         })
-        .await
+        .await?;
+    Ok(unlisted >= 0)
 }
 
 /// Whether a pod of a lower ordinal that takes jobs has a free slot.
@@ -369,14 +424,14 @@ pub(super) async fn tidy(inner: &Inner) {
 pub(super) async fn unheld(inner: &Inner) -> Result<HashSet<JobId>, QueueError> {
     let ids = listed(inner, &inner.life).await?;
     let is_unheld =
-        |id: &JobId| !guard(&inner.claiming).contains(id) && inner.held.any(*id).is_none();
+        |id: &JobId| !guard(&inner.claiming).contains_key(id) && inner.held.any(*id).is_none();
     Ok(ids.into_iter().filter(is_unheld).collect())
 }
 
 /// Gives these back, but those that the pod runs.
 pub(super) async fn give_back_all(inner: &Inner, ids: impl IntoIterator<Item = JobId>) {
     for id in ids {
-        if guard(&inner.claiming).contains(&id) || inner.held.any(id).is_some() {
+        if guard(&inner.claiming).contains_key(&id) || inner.held.any(id).is_some() {
             continue;
         }
         match reads::load(inner, id).await {

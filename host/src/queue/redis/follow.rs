@@ -6,7 +6,6 @@ use std::time::Duration;
 use redis::streams::{StreamId, StreamRangeReply, StreamReadReply};
 
 use super::{Inner, reads};
-use crate::job::State;
 use crate::queue::{Changed, QueueError};
 
 /// How many changes are read at once.
@@ -109,10 +108,8 @@ fn parse_change(entry: &StreamId) -> Option<Changed> {
 
 /// A wish to cancel reaches the pod that runs the job.
 async fn react(inner: &Inner, changed: &Changed) {
-    if changed.kind == "cancel"
-        && let Some(held) = inner.held.any(changed.job)
-    {
-        held.cancelled.cancel();
+    if changed.kind == "cancel" {
+        inner.cancel_here(changed.job);
     }
 }
 
@@ -149,7 +146,8 @@ async fn refresh(inner: &Inner) {
     }
     for held in inner.held.all() {
         if let Ok((job, _)) = reads::load(inner, held.id).await
-            && matches!(job.state, State::Running { cancel_requested: Some(_), fence, .. } if fence == held.fence)
+            && job.state.is_to_be_cancelled()
+            && job.state.fence() == Some(held.fence)
         {
             held.cancelled.cancel();
         }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::{Inner, RedisStore, Settings, copy, rebuild};
+use super::{Inner, RedisStore, Settings, change, copy, rebuild};
 use crate::job::{JobId, Record, Status};
 use crate::queue::QueueError;
 
@@ -200,7 +200,9 @@ impl Inspector {
     /// Puts the job on the list of its life, whose lease is over then: any pod takes it back.
     async fn hand_to_reclaim(&self, id: &str) -> Result<(), QueueError> {
         let record = self.record(id).await?;
-        let life = record.pod_life.unwrap_or_else(|| "unknown".to_owned());
+        let life = record
+            .pod_life
+            .unwrap_or_else(|| change::NO_LIFE.to_owned());
         let keys = &self.inner.keys;
         self.command("RPUSH", &[&keys.claimed(&life), id]).await?;
         self.command("ZADD", &[&keys.pods(), "NX", "1", &life])

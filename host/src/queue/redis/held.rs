@@ -5,12 +5,13 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use tokio_util::sync::CancellationToken;
 
 use super::change::{Change, Line};
 use crate::job::{Fence, Job, JobId};
-use crate::queue::{QueueError, files, guard};
+use crate::queue::{Lease, QueueError, files, guard};
 
 /// The jobs of this pod.
 #[derive(Debug, Default)]
@@ -39,8 +40,8 @@ pub(super) struct HeldState {
     pub(super) changes: u64,
     /// The last event that is on the volume.
     pub(super) mirrored: u64,
-    /// Whether Redis was heard to have the claim after the volume had it: from then on a store that is emptied gets it back.
-    pub(super) confirmed: bool,
+    /// When Redis was asked last for something that only the holder of the claim gets.
+    pub(super) heard: Option<Instant>,
     pub(super) spool: Spool,
     /// Nothing more may be written: the claim has come to its end.
     pub(super) over: bool,
@@ -48,7 +49,10 @@ pub(super) struct HeldState {
 
 impl HeldJobs {
     pub(super) fn insert(&self, held: Arc<Held>) {
-        guard(&self.0).insert(held.id, held);
+        // A claim that this pod lost and has not heard of yet.
+        if let Some(before) = guard(&self.0).insert(held.id, held) {
+            before.lost.cancel();
+        }
     }
 
     pub(super) fn get(&self, id: JobId, fence: Fence) -> Option<Arc<Held>> {
@@ -72,6 +76,13 @@ impl HeldJobs {
             jobs.remove(&held.id);
         }
         held.lost.cancel();
+    }
+
+    /// Lets go of a job by its lease.
+    pub(super) fn forget(&self, lease: &Lease) {
+        if let Some(held) = self.get(lease.id, lease.fence) {
+            self.remove(&held);
+        }
     }
 
     pub(super) fn all(&self) -> Vec<Arc<Held>> {

@@ -1,15 +1,17 @@
 //! Keeping the pod's lease, and looking after those of others.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 use super::facts::{PodFacts, PodInfo};
 use super::scripts::{self, Beat};
-use super::witness::Witness;
+use super::witness::{Counter, Witness};
 use super::{Inner, advice, claims, rebuild, reclaim, spool_dir, submit, writes};
 use crate::job::JobId;
 use crate::queue::{QueueError, guard};
@@ -21,101 +23,112 @@ const LOOK_EVERY: u64 = 8;
 /// How long the mark of a drain outlives the pod that set it.
 const DRAIN_MARK_SECONDS: u64 = 600;
 
-/// Renews the pod's lease, again and again.
+/// Keeps the pod's lease, and looks after what follows from each renewal. The two are tasks of their own: a renewal waits for nothing but
+/// Redis, however much there is to put back or to tell.
 pub(super) struct Keeper {
-    inner: Arc<Inner>,
-    witness: Witness,
-    /// When Redis renewed the lease last.
-    renewed: Option<Instant>,
-    /// When the volume was written last.
-    witnessed: Option<Instant>,
-    /// The longest time that the volume heard nothing, since the last renewal that Redis took.
-    silence: Duration,
-    /// What was on the list of claimed jobs at the last renewal, and was not run.
-    unheld: HashSet<JobId>,
-    was_down: bool,
-    beats: u64,
+    renewals: Renewals,
+    chores: Chores,
+}
+
+/// What a renewal came to.
+#[derive(Clone)]
+enum News {
+    Renewed(Fleet),
+    /// The store was emptied.
+    Emptied,
+    /// Redis did not answer.
+    Down,
+}
+
+/// The fleet as Redis told of it with a renewal.
+#[derive(Clone)]
+struct Fleet {
+    epoch: String,
+    /// How many jobs are on this pod's list.
+    claimed: usize,
+    /// The lives whose lease is over.
+    expired: Vec<String>,
+    /// What each life says of itself, JSON.
+    facts: HashMap<String, String>,
 }
 
 impl Keeper {
     pub(super) fn new(inner: Arc<Inner>) -> Self {
         Self {
-            witness: Witness::new(inner.mirror.dir()),
-            inner,
-            renewed: None,
-            witnessed: None,
-            silence: Duration::ZERO,
-            unheld: HashSet::new(),
-            was_down: true,
-            beats: 0,
-        }
-    }
-
-    /// As if the lease had been renewed a moment ago.
-    #[cfg(test)]
-    pub(super) fn renewed_before(&mut self) {
-        self.renewed = Some(Instant::now());
-    }
-
-    pub(super) async fn run(mut self) {
-        let mut tick = tokio::time::interval(self.inner.settings.lease / RENEWALS);
-        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        tick.tick().await;
-        loop {
-            tick.tick().await;
-            self.beat().await;
+            renewals: Renewals::new(inner.clone()),
+            chores: Chores::new(inner),
         }
     }
 
     /// One renewal and all that follows from it.
     pub(super) async fn beat(&mut self) {
-        self.count();
-        let began = Instant::now();
-        let mut said = self.say().await;
-        if let Ok(Beat::Emptied) = said {
-            self.was_down = true;
-            rebuild::run(&self.inner).await;
-            said = self.say().await;
+        while self.chores.run(self.renewals.renew().await).await {}
+    }
+
+    /// Two tasks without end: one renews, the other does what follows.
+    pub(super) fn split(self) -> (impl Future<Output = ()>, impl Future<Output = ()>) {
+        let (tell, hear) = watch::channel(News::Down);
+        (self.renewals.run(tell), self.chores.follow(hear))
+    }
+}
+
+/// Renews the pod's lease, again and again.
+struct Renewals {
+    inner: Arc<Inner>,
+    beacon: Beacon,
+    /// When Redis renewed the lease last.
+    renewed: Option<Instant>,
+}
+
+impl Renewals {
+    fn new(inner: Arc<Inner>) -> Self {
+        Self {
+            beacon: Beacon::new(&inner),
+            inner,
+            renewed: None,
         }
-        match said {
+    }
+
+    async fn run(mut self, tell: watch::Sender<News>) {
+        let mut tick = tokio::time::interval(self.inner.settings.lease / RENEWALS);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        tick.tick().await;
+        let inner = self.inner.clone();
+        loop {
+            tokio::select! {
+                _ = tick.tick() => {}
+                () = inner.renew.notified() => {}
+            }
+            tell.send_replace(self.renew().await);
+        }
+    }
+
+    async fn renew(&mut self) -> News {
+        self.count().await;
+        let began = Instant::now();
+        match self.say().await {
             Ok(Beat::Alive {
-                is_new,
                 epoch,
                 claimed,
                 expired,
                 facts,
                 ..
             }) => {
-                if is_new && self.renewed.is_some() {
-                    self.lose_all("its lease was over, and its jobs are another pod's now");
-                    // What was on the list before the pod slept says nothing of what is there now.
-                    self.unheld.clear();
-                }
                 self.inner.settle_doubt();
                 self.renewed = Some(began);
-                self.silence = Duration::ZERO;
-                self.learn(&expired, &facts);
-                rebuild::check(&self.inner, &epoch).await;
-                if std::mem::take(&mut self.was_down) {
-                    advice::advise(&self.inner).await;
-                    self.inner.spooled.store(true, Ordering::Relaxed);
-                }
-                self.beats += 1;
-                // Another pod may have accepted jobs and died.
-                if self.inner.spooled.swap(false, Ordering::Relaxed)
-                    || self.beats.is_multiple_of(LOOK_EVERY)
-                {
-                    submit::tell(&self.inner).await;
-                }
-                writes::tell_spooled(&self.inner).await;
-                self.tidy(claimed).await;
-                self.bury_the_dead(expired, &facts).await;
+                self.beacon.silence = Duration::ZERO;
+                learn(&self.inner, &expired, &facts);
+                News::Renewed(Fleet {
+                    epoch,
+                    claimed,
+                    expired,
+                    facts,
+                })
             }
-            // Another pod is putting the jobs back.
-            Ok(Beat::Emptied) => {}
+            Ok(Beat::Emptied) => News::Emptied,
             Err(_) => {
-                self.was_down = true;
-                self.judge_itself();
+                self.judge_itself().await;
+                News::Down
             }
         }
     }
@@ -127,63 +140,213 @@ impl Keeper {
         loop {
             tokio::select! {
                 said = &mut saying => return said,
-                () = tokio::time::sleep(inner.settings.lease / RENEWALS) => self.count(),
+                () = tokio::time::sleep(inner.settings.lease / RENEWALS) => self.count().await,
             }
         }
     }
 
-    fn count(&mut self) {
+    async fn count(&mut self) {
         self.inner.beat();
+        if self.inner.settings.shared {
+            self.beacon.beat().await;
+        }
+    }
+
+    /// Without Redis and without a witness others may run this pod's jobs by now, also where the witness was silent for a while only.
+    async fn judge_itself(&mut self) {
         if !self.inner.settings.shared {
             return;
         }
-        if let Some(at) = self.witnessed {
-            self.silence = self.silence.max(at.elapsed());
+        self.beacon
+            .settle(self.inner.settings.lease / RENEWALS)
+            .await;
+        let most = self.inner.patience();
+        let is_over = |at: Option<Instant>| at.is_none_or(|at| at.elapsed() >= most);
+        let was_silent = self.beacon.silence >= most || is_over(self.beacon.witnessed);
+        if was_silent && is_over(self.renewed) {
+            self.inner
+                .lose_all("neither Redis nor the volume could be told that it lives");
         }
-        match self.witness.beat(&self.inner.life) {
-            Ok(()) => self.witnessed = Some(Instant::now()),
+    }
+}
+
+/// Shows on the volume that the pod lives, and does not wait for a volume that hangs.
+struct Beacon {
+    counter: Arc<Mutex<Counter>>,
+    /// A count that is on its way, and when it was there.
+    writing: Option<JoinHandle<std::io::Result<Instant>>>,
+    /// When the volume was written last.
+    witnessed: Option<Instant>,
+    /// The longest time that the volume heard nothing, since the last renewal that Redis took.
+    silence: Duration,
+}
+
+impl Beacon {
+    fn new(inner: &Inner) -> Self {
+        let counter = Counter::new(inner.mirror.dir(), &inner.life);
+        Self {
+            counter: Arc::new(Mutex::new(counter)),
+            writing: None,
+            witnessed: None,
+            silence: Duration::ZERO,
+        }
+    }
+
+    /// Counts on, unless the last count is on its way still.
+    async fn beat(&mut self) {
+        self.settle(Duration::ZERO).await;
+        if self.writing.is_none() {
+            let counter = self.counter.clone();
+            self.writing = Some(tokio::task::spawn_blocking(move || {
+                guard(&counter).beat()?;
+                Ok(Instant::now())
+            }));
+        }
+    }
+
+    /// Waits for a count that is on its way, and no longer than this.
+    async fn settle(&mut self, within: Duration) {
+        let Some(writing) = &mut self.writing else {
+            return;
+        };
+        let Ok(written) = tokio::time::timeout(within, writing).await else {
+            return;
+        };
+        self.writing = None;
+        match written.unwrap_or_else(|error| Err(error.into())) {
+            Ok(at) => {
+                if let Some(before) = self.witnessed.replace(at) {
+                    self.silence = self.silence.max(at.saturating_duration_since(before));
+                }
+            }
             Err(error) => {
                 tracing::warn!(%error, "this pod cannot show on the volume that it lives")
             }
         }
     }
+}
 
-    /// Without Redis and without a witness others may run this pod's jobs by now, also where the witness was silent for a while only.
-    fn judge_itself(&mut self) {
-        let most = self.inner.patience();
-        let is_over = |at: Option<Instant>| at.is_none_or(|at| at.elapsed() >= most);
-        let was_silent = self.silence >= most || is_over(self.witnessed);
-        if self.inner.settings.shared && was_silent && is_over(self.renewed) {
-            self.lose_all("neither Redis nor the volume could be told that it lives");
-        }
-    }
-
-    fn lose_all(&self, why: &str) {
-        for held in self.inner.held.all() {
-            tracing::error!(job = %held.id, "this pod loses the job: {why}");
-            self.inner.held.remove(&held);
-        }
-    }
-
-    fn learn(&mut self, expired: &[String], facts: &HashMap<String, String>) {
-        let pods = facts
-            .iter()
-            .filter_map(|(life, json)| {
-                Some(PodInfo {
-                    life: life.clone(),
-                    facts: serde_json::from_str(json).ok()?,
-                    expired: expired.contains(life),
-                })
+/// Notes what Redis says of the pods.
+fn learn(inner: &Inner, expired: &[String], facts: &HashMap<String, String>) {
+    let pods = facts
+        .iter()
+        .filter_map(|(life, json)| {
+            Some(PodInfo {
+                life: life.clone(),
+                facts: serde_json::from_str(json).ok()?,
+                expired: expired.contains(life),
             })
-            .collect();
-        *guard(&self.inner.pods) = pods;
-        let own = self.inner.life.clone();
-        let others = facts
-            .keys()
-            .chain(expired)
-            .filter(|life| **life != own)
-            .cloned();
-        self.witness.look(others);
+        })
+        .collect();
+    *guard(&inner.pods) = pods;
+}
+
+/// What is to be done after a renewal: for the store, for what this pod kept, and for the jobs of dead pods.
+struct Chores {
+    inner: Arc<Inner>,
+    witness: Witness,
+    /// What was on the list of claimed jobs at the last renewal, and was not run.
+    unheld: HashSet<JobId>,
+    was_down: bool,
+    beats: u64,
+}
+
+impl Chores {
+    fn new(inner: Arc<Inner>) -> Self {
+        Self {
+            witness: Witness::new(inner.mirror.dir()),
+            inner,
+            unheld: HashSet::new(),
+            was_down: true,
+            beats: 0,
+        }
+    }
+
+    async fn follow(mut self, mut hear: watch::Receiver<News>) {
+        while hear.changed().await.is_ok() {
+            let news = hear.borrow_and_update().clone();
+            if self.run(news).await {
+                self.inner.renew.notify_one();
+            }
+        }
+    }
+
+    /// Does what follows from a renewal; true: the lease is to be renewed at once.
+    async fn run(&mut self, news: News) -> bool {
+        match news {
+            News::Renewed(fleet) => {
+                self.look_after(fleet).await;
+                false
+            }
+            News::Emptied => {
+                self.was_down = true;
+                rebuild::run(&self.inner).await
+            }
+            News::Down => {
+                self.was_down = true;
+                false
+            }
+        }
+    }
+
+    async fn look_after(&mut self, fleet: Fleet) {
+        let Fleet {
+            epoch,
+            claimed,
+            expired,
+            facts,
+        } = fleet;
+        if self.inner.reborn.swap(false, Ordering::Relaxed) {
+            // What was on the list before the pod slept says nothing of what is there now.
+            self.unheld.clear();
+        }
+        self.look(&expired, &facts).await;
+        rebuild::check(&self.inner, &epoch).await;
+        if std::mem::take(&mut self.was_down) {
+            advice::advise(&self.inner).await;
+            self.inner.spooled.store(true, Ordering::Relaxed);
+        }
+        self.beats += 1;
+        // Another pod may have accepted jobs and died.
+        if self.inner.spooled.swap(false, Ordering::Relaxed)
+            || self.beats.is_multiple_of(LOOK_EVERY)
+        {
+            submit::tell(&self.inner).await;
+        }
+        writes::tell_spooled(&self.inner).await;
+        self.tidy(claimed).await;
+        self.bury_the_dead(expired, &facts).await;
+    }
+
+    /// Looks at the counters of all others.
+    async fn look(&mut self, expired: &[String], facts: &HashMap<String, String>) {
+        let own = &self.inner.life;
+        let others = facts.keys().chain(expired).filter(|life| *life != own);
+        let others: Vec<String> = others.cloned().collect();
+        self.witnessing(move |witness| witness.look(others)).await;
+    }
+
+    /// Lets the witness work on a thread that may wait for the volume.
+    async fn witnessing<T: Default + Send + 'static>(
+        &mut self,
+        work: impl FnOnce(&mut Witness) -> T + Send + 'static,
+    ) -> T {
+        let mut witness = std::mem::take(&mut self.witness);
+        let worked = self.inner.blocking(move |_| {
+            let done = work(&mut witness);
+            (witness, done)
+        });
+        match worked.await {
+            Ok((witness, done)) => {
+                self.witness = witness;
+                done
+            }
+            Err(error) => {
+                tracing::error!(%error, "the counters of the other pods could not be read");
+                self.witness = Witness::new(self.inner.mirror.dir());
+                T::default()
+            }
+        }
     }
 
     /// A job that stays on the list from one renewal to the next without being run was lost on its way.
@@ -200,9 +363,8 @@ impl Keeper {
     }
 
     async fn bury_the_dead(&mut self, expired: Vec<String>, facts: &HashMap<String, String>) {
-        let lease = self.inner.settings.lease;
         for life in expired {
-            if life == self.inner.life || self.witness.is_alive(&life, lease) {
+            if life == self.inner.life || self.is_alive(&life).await {
                 continue;
             }
             let ordinal = facts
@@ -211,17 +373,28 @@ impl Keeper {
                 .and_then(|facts| facts.ordinal);
             match reclaim::life(&self.inner, &life, ordinal).await {
                 Ok(()) => {
-                    self.witness.forget(&life);
-                    drop(std::fs::remove_dir(spool_dir(
-                        self.inner.mirror.dir(),
-                        &life,
-                    )));
+                    let spool = spool_dir(self.inner.mirror.dir(), &life);
+                    self.witnessing(move |witness| {
+                        witness.forget(&life);
+                        drop(std::fs::remove_dir(spool));
+                    })
+                    .await;
                 }
                 Err(error) => {
                     tracing::warn!(life, %error, "the jobs of a dead pod could not be taken back; they will be");
                 }
             }
         }
+    }
+
+    /// Whether the volume says that a life goes on. Looked at now: the last look at all may be long ago.
+    async fn is_alive(&mut self, life: &str) -> bool {
+        let (life, lease) = (life.to_owned(), self.inner.settings.lease);
+        self.witnessing(move |witness| {
+            witness.look_at(&life);
+            witness.is_alive(&life, lease)
+        })
+        .await
     }
 }
 
@@ -240,8 +413,29 @@ pub(super) async fn condemn(inner: &Inner, life: &str) -> Result<bool, QueueErro
     Ok(condemned == 1)
 }
 
-/// Forgets a life that has no jobs; one whose lease is not over only where `leaves` says that it goes by itself.
-pub(super) async fn bury(inner: &Inner, life: &str, leaves: bool) {
+/// Ends this pod's lease, for the others to bury: a job that Redis moves to its list in the moment it goes is found by them.
+pub(super) async fn leave(inner: &Inner) {
+    let counter = Counter::new(inner.mirror.dir(), &inner.life);
+    drop(inner.blocking(move |_| counter.remove()).await);
+    let left: Result<u8, _> = inner
+        .link
+        .call("leave the fleet", async |c| {
+            redis::cmd("ZADD")
+                .arg(inner.keys.pods())
+                .arg("XX")
+                .arg(1)
+                .arg(&inner.life)
+                .query_async(c)
+                .await
+        })
+        .await;
+    if let Err(error) = left {
+        tracing::debug!(%error, "the fleet hears that this pod left when its lease is over");
+    }
+}
+
+/// Forgets a life that has no jobs and whose lease is over.
+pub(super) async fn bury(inner: &Inner, life: &str) {
     let buried: Result<u8, _> = inner
         .link
         .call("forget a pod", async |c| {
@@ -252,7 +446,6 @@ pub(super) async fn bury(inner: &Inner, life: &str, leaves: bool) {
                 .key(inner.keys.busy())
                 .key(inner.keys.floor())
                 .arg(life)
-                .arg(u8::from(leaves))
                 .invoke_async(c)
                 .await
         })
@@ -293,11 +486,22 @@ pub(super) async fn say(inner: &Inner) -> Result<Beat, QueueError> {
             .await
             .and_then(Beat::parse)
     });
-    match tokio::time::timeout(inner.settings.lease / 2, said).await {
-        Ok(said) => said,
-        Err(_) => Err(inner.cannot(
-            "renew the lease",
-            format!("no answer within {:?}", inner.settings.lease / 2),
-        )),
+    let said = match tokio::time::timeout(inner.settings.lease / 2, said).await {
+        Ok(said) => said?,
+        Err(_) => {
+            return Err(inner.cannot(
+                "renew the lease",
+                format!("no answer within {:?}", inner.settings.lease / 2),
+            ));
+        }
+    };
+    if let Beat::Alive { is_new, .. } = said
+        && inner.had_lease.swap(true, Ordering::Relaxed)
+        && is_new
+    {
+        // Whoever hears it must act on it: it is said once.
+        inner.lose_all("its lease was over, and its jobs are another pod's now");
+        inner.reborn.store(true, Ordering::Relaxed);
     }
+    Ok(said)
 }

@@ -5,12 +5,13 @@
 //! two pods do not cross. A copy that cannot be written is a warning and is caught up with the next change: a full disk must not stop a
 //! fleet whose Redis works.
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::Write;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use crate::job::{Event, JobId, Record};
-use crate::queue::event_log::{self, EventLog};
+use crate::queue::event_log;
 use crate::queue::{Cursor, QueueError, files};
 
 /// The copies in one directory. Clones are handles to the same.
@@ -53,14 +54,17 @@ impl Mirror {
 
     /// The number of the last event that is copied.
     pub(super) fn last_event(&self, id: JobId) -> Result<u64, QueueError> {
-        let path = files::events_path(&self.dir, id);
-        if !path.exists() {
-            return Ok(0);
+        match event_log::last(&files::events_path(&self.dir, id)) {
+            Err(QueueError::Storage { source, .. })
+                if source.kind() == std::io::ErrorKind::NotFound =>
+            {
+                Ok(0)
+            }
+            other => Ok(other?.map_or(0, |event| event.seq)),
         }
-        Ok(EventLog::open(path)?.last())
     }
 
-    /// Adds lines, each a whole event without its line break.
+    /// Adds lines, each a whole event without its line break, behind the last whole one.
     pub(super) fn append(&self, id: JobId, lines: &[String]) -> Result<(), QueueError> {
         let path = files::events_path(&self.dir, id);
         let mut bytes = String::with_capacity(lines.iter().map(|l| l.len() + 1).sum());
@@ -68,11 +72,16 @@ impl Mirror {
             bytes.push_str(line);
             bytes.push('\n');
         }
-        OpenOptions::new()
+        let mut file = OpenOptions::new()
             .create(true)
             .append(true)
+            .read(true)
             .open(&path)
-            .and_then(|mut file| file.write_all(bytes.as_bytes()))
+            .map_err(files::failed("open", &path))?;
+        if !ends_whole(&file).map_err(files::failed("read", &path))? {
+            event_log::repair(&path)?;
+        }
+        file.write_all(bytes.as_bytes())
             .map_err(files::failed("write", &path))
     }
 
@@ -124,4 +133,14 @@ impl Mirror {
         }
         Ok(())
     }
+}
+
+/// Whether a file is empty or ends with a line break.
+fn ends_whole(file: &File) -> std::io::Result<bool> {
+    let Some(last) = file.metadata()?.len().checked_sub(1) else {
+        return Ok(true);
+    };
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, last)?;
+    Ok(byte == *b"\n")
 }

@@ -311,12 +311,18 @@ pub(super) async fn copy_under_key(
     key: &Idempotency,
     this: &Record,
 ) -> Result<Option<Record>, QueueError> {
+    let is_spooled = |id: &str| {
+        let id = id.parse::<JobId>();
+        id.is_ok_and(|id| submit::spooled(&inner.mirror, id).exists())
+    };
     let earlier = |record: &Record| {
         let its = record
             .idempotency
             .as_ref()
             .is_some_and(|its| its.key == key.key);
-        its && (record.created_at, &record.id) < (this.created_at, &this.id)
+        // Clocks of pods differ; what waits in the spool was accepted before, whatever they say.
+        its && ((record.created_at, &record.id) < (this.created_at, &this.id)
+            || is_spooled(&record.id))
     };
     let found = copies(inner, &Filter::default())
         .await?

@@ -27,15 +27,17 @@ struct Copy {
     version: u64,
 }
 
-/// Rebuilds the store and says that it is whole, unless another pod is at it.
-pub(super) async fn run(inner: &Inner) {
+/// Rebuilds the store and says that it is whole, unless another pod is at it. Returns whether it did.
+pub(super) async fn run(inner: &Inner) -> bool {
     match locked(inner, true).await {
         Ok(Some(jobs)) => {
-            tracing::warn!(jobs, "Redis was empty: what the volume knows is put back")
+            tracing::warn!(jobs, "Redis was empty: what the volume knows is put back");
+            return true;
         }
         Ok(None) => {}
         Err(error) => tracing::warn!(%error, "Redis was empty and is not rebuilt yet"),
     }
+    false
 }
 
 /// Adds what the copies know to the store, whoever asks for it, and says that it is whole if it was emptied.
@@ -86,7 +88,10 @@ async fn locked(inner: &Inner, seal: bool) -> Result<Option<usize>, QueueError> 
     if got.is_none() {
         return Ok(None);
     }
-    let put_back = put_back(inner, &token).await;
+    let put_back = tokio::select! {
+        put_back = put_back(inner, &token) => put_back,
+        gone = keep_lock(inner, &lock, &token) => Err(gone),
+    };
     if seal && put_back.is_ok() {
         let epoch = format!("{SCHEMA}:{}", uuid::Uuid::new_v4().simple());
         let _: Option<String> = inner
@@ -104,6 +109,18 @@ async fn locked(inner: &Inner, seal: bool) -> Result<Option<usize>, QueueError> 
     }
     let _: u8 = unlock(inner, &lock, &token, 0).await?;
     put_back.map(Some)
+}
+
+/// Keeps the lock for as long as the work takes; comes back when it is another pod's.
+async fn keep_lock(inner: &Inner, lock: &str, token: &str) -> QueueError {
+    loop {
+        tokio::time::sleep(LOCK / 3).await;
+        match unlock(inner, lock, token, LOCK.as_millis() as u64).await {
+            Ok(0) => return inner.cannot("put jobs back", "another pod took over"),
+            // Each job that is put back looks at the lock itself.
+            Ok(_) | Err(_) => {}
+        }
+    }
 }
 
 async fn unlock(inner: &Inner, lock: &str, token: &str, ms: u64) -> Result<u8, QueueError> {
@@ -151,9 +168,6 @@ async fn put_back(inner: &Inner, token: &str) -> Result<usize, QueueError> {
             _ => {
                 return Err(inner.cannot("put jobs back", "another pod took over"));
             }
-        }
-        if count % 256 == 255 {
-            unlock(inner, &inner.keys.rebuild(), token, LOCK.as_millis() as u64).await?;
         }
     }
     Ok(count)
@@ -211,7 +225,7 @@ async fn restore(inner: &Inner, token: &str, copy: &Copy) -> Result<i8, QueueErr
         })
         .await??;
     let life = match &job.state {
-        State::Running { .. } => Some(job.run.life.clone().unwrap_or_else(|| "unknown".to_owned())),
+        State::Running { .. } => Some(change::life_of(job)),
         _ => None,
     };
     let pod_ordinal = job.run.pod.as_ref().and_then(|pod| ordinal(pod.as_str()));
@@ -219,6 +233,8 @@ async fn restore(inner: &Inner, token: &str, copy: &Copy) -> Result<i8, QueueErr
     let age = jiff::Timestamp::now()
         .duration_since(job.created_at)
         .unsigned_abs();
+    // Pods that share no volume may each have accepted a job of one key while Redis was away.
+    let one_of_a_key = inner.settings.shared && key.is_some() && job.attempt == 0 && !over;
     let keys = &inner.keys;
     let text = |value: Option<String>| value.unwrap_or_default();
     let mut call = scripts::RESTORE.prepare_invoke();
@@ -230,12 +246,13 @@ async fn restore(inner: &Inner, token: &str, copy: &Copy) -> Result<i8, QueueErr
         keys.due(),
         keys.outstanding(),
         keys.events(id),
-        keys.claimed(life.as_deref().unwrap_or("-")),
+        keys.claimed(life.unwrap_or("-")),
         keys.pods(),
         keys.busy(),
         keys.session(stored.session.as_deref().unwrap_or("-")),
         keys.floor(),
         keys.submission(key.map_or("-", |key| &key.key)),
+        keys.schema(),
     ] {
         call.key(key);
     }
@@ -251,15 +268,20 @@ async fn restore(inner: &Inner, token: &str, copy: &Copy) -> Result<i8, QueueErr
         } else {
             ""
         })
-        .arg(life.as_deref().unwrap_or_default())
+        .arg(life.unwrap_or_default())
         .arg(inner.settings.lease.as_millis() as u64)
-        .arg(text(life.as_ref().and(pod_ordinal).map(|o| o.to_string())))
+        .arg(text(life.and(pod_ordinal).map(|o| o.to_string())))
         .arg(text(stored.due.map(|d| d.to_string())))
         .arg(change::score(job))
         .arg(text(stored.expires.map(|e| e.to_string())))
         .arg(if over { "" } else { "1" })
         .arg(if stored.session.is_some() { "1" } else { "" })
         .arg(text(key.map(|key| format!("{id} {}", key.request))))
+        .arg(if one_of_a_key {
+            keys.jobs()
+        } else {
+            String::new()
+        })
         .arg(KEY_LIFETIME.saturating_sub(age).as_secs().max(1));
     for event in events {
         call.arg(event.seq)

@@ -4,13 +4,16 @@ use std::collections::VecDeque;
 use std::fs;
 use std::time::Instant;
 
-use super::change::Change;
+use super::change::{self, Change};
 use super::held::Spool;
 use super::scripts::Committed;
 use super::writes::{self, By};
 use super::{Inner, claims, copy, lease, reads};
 use crate::job::{JobId, Requeue, State};
 use crate::queue::QueueError;
+
+/// How often a job is looked at again before it is left for the next renewal.
+const LOOKS: u32 = 3;
 
 /// Puts every job of a life whose lease is over back into the queue.
 ///
@@ -33,12 +36,15 @@ pub(super) async fn life(
         );
     }
     for id in ids {
-        if !job(inner, id, life, ordinal).await? {
-            // It waits still, is over, or is another's.
-            claims::unlist(inner, id, life, true).await?;
+        for _ in 0..LOOKS {
+            // What does not run under this life waits still, is over, or is another's; or its claim came in this moment.
+            if job(inner, id, life, ordinal).await? || claims::unlist(inner, id, life, true).await?
+            {
+                break;
+            }
         }
     }
-    lease::bury(inner, life, false).await;
+    lease::bury(inner, life).await;
     Ok(())
 }
 
@@ -64,7 +70,7 @@ pub(super) async fn job(
         let State::Running { fence, .. } = job.state else {
             return Ok(false);
         };
-        if job.run.life.as_deref() != Some(life) {
+        if change::life_of(&job) != life {
             return Ok(false);
         }
         let line = told.front().filter(|line| line.fence == fence.0).cloned();
@@ -82,7 +88,7 @@ pub(super) async fn job(
                 Change::requeue(fence, None, Requeue::Reclaimed),
             ),
         };
-        let next = change.apply(&job, version)?;
+        let mut next = change.apply(&job, version)?;
         let by = By {
             name: &name,
             fence: Some((fence, life)),
@@ -90,9 +96,12 @@ pub(super) async fn job(
         };
         let asked = Instant::now();
         match writes::commit(inner, &next, version, by).await? {
-            Committed::Ok { seq, .. } => {
+            Committed::Ok { seq, before } => {
                 told.pop_front();
-                change.count(&job, &next.job);
+                if !before {
+                    change.count(&job, &next.job);
+                }
+                next.forget_numbers(before);
                 inner.hub.tell(id, seq);
                 copy::settle(inner, &next, seq, None, asked).await;
                 if change.ends_claim() {

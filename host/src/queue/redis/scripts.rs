@@ -125,8 +125,13 @@ impl Kind {
 /// What became of a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Committed {
-    /// Made, now or before: the version and the number of the last event.
-    Ok { version: u64, seq: u64 },
+    /// Made: the number of the job's last event.
+    Ok {
+        /// That number.
+        seq: u64,
+        /// It was made before, and the answer was lost: what came after it may have added events.
+        before: bool,
+    },
     /// The store was emptied and is not rebuilt yet.
     Emptied,
     /// A new job is there already.
@@ -218,9 +223,12 @@ impl Commit<'_> {
         for event in self.events {
             call.arg(event);
         }
-        let (word, version, seq): (String, u64, u64) = call.invoke_async(connection).await?;
+        let (word, _version, seq): (String, u64, u64) = call.invoke_async(connection).await?;
         Ok(match word.as_str() {
-            "ok" | "done" => Committed::Ok { version, seq },
+            "ok" | "done" => Committed::Ok {
+                seq,
+                before: word == "done",
+            },
             "emptied" => Committed::Emptied,
             "exists" => Committed::Exists,
             "used" => Committed::Used,

@@ -7,6 +7,7 @@
 //! The store over a real redis-server, started by the test on a free port and ended with it.
 
 mod claiming;
+mod keeping;
 mod server;
 
 use std::time::Duration;
@@ -148,7 +149,6 @@ async fn a_paused_pod_that_wakes_up_is_told_that_its_jobs_are_gone() {
     let new = claim(&b).await;
     assert!(!old.lease.lost.is_cancelled());
     let mut keeper = lease::Keeper::new(a.inner.clone());
-    keeper.renewed_before();
     keeper.beat().await;
     assert!(old.lease.lost.is_cancelled());
     assert!(!new.lease.lost.is_cancelled());
@@ -163,7 +163,6 @@ async fn a_pod_that_is_condemned_cannot_renew_its_lease_in_silence() {
     kill(&a);
     kill(&b);
     let mut keeper = lease::Keeper::new(a.inner.clone());
-    keeper.renewed_before();
     let condemn = async || lease::condemn(&b.inner, &a.inner.life).await.unwrap();
     assert!(!condemn().await, "its lease is not over");
     // Late, and nobody has decided yet: it goes on.
@@ -186,7 +185,7 @@ async fn a_pod_that_lost_redis_and_lives_on_the_volume_keeps_its_jobs() {
     let held = claim(&a).await;
     kill(&a);
     // The pod's network is cut: it counts on the volume, and does not reach Redis.
-    let mut witness = witness::Witness::new(fleet.volume.path());
+    let mut counter = witness::Counter::new(fleet.volume.path(), &a.inner.life);
     let expired = async || {
         b.pods()
             .iter()
@@ -194,7 +193,7 @@ async fn a_pod_that_lost_redis_and_lives_on_the_volume_keeps_its_jobs() {
             .then_some(())
     };
     for _ in 0..12 {
-        witness.beat(&a.inner.life).unwrap();
+        counter.beat().unwrap();
         tokio::time::sleep(LEASE / 4).await;
     }
     until("the lease in Redis is over", expired).await;

@@ -4,57 +4,77 @@
 //! jobs: nobody takes them while its counter moves. A pod that can do neither knows that others may take its jobs, and kills its
 //! agents. Counters are compared with what was read before, by the reader's own clock; clocks of machines are never compared.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// The counters on one volume.
+/// A life's counter, which shows that it lives.
 #[derive(Debug)]
-pub(super) struct Witness {
-    dir: PathBuf,
+pub(super) struct Counter {
+    path: PathBuf,
     count: u64,
+}
+
+impl Counter {
+    pub(super) fn new(jobs_dir: &Path, life: &str) -> Self {
+        Self {
+            path: path(jobs_dir, life),
+            count: 0,
+        }
+    }
+
+    /// Counts on. Blocks for as long as the volume does.
+    pub(super) fn beat(&mut self) -> std::io::Result<()> {
+        self.count += 1;
+        // In place: a reader that meets half a number sees a change, which is the truth.
+        fs::write(&self.path, self.count.to_string())
+    }
+
+    /// Shows no more that the life goes on.
+    pub(super) fn remove(&self) {
+        drop(fs::remove_file(&self.path));
+    }
+}
+
+fn path(jobs_dir: &Path, life: &str) -> PathBuf {
+    jobs_dir.join("pods").join(format!("{life}.beat"))
+}
+
+/// What this pod saw of the counters of others.
+#[derive(Debug, Default)]
+pub(super) struct Witness {
+    jobs_dir: PathBuf,
     seen: HashMap<String, (Vec<u8>, Instant)>,
 }
 
 impl Witness {
     pub(super) fn new(jobs_dir: &Path) -> Self {
         Self {
-            dir: jobs_dir.join("pods"),
-            count: 0,
+            jobs_dir: jobs_dir.to_owned(),
             seen: HashMap::new(),
         }
     }
 
-    fn path(&self, life: &str) -> PathBuf {
-        self.dir.join(format!("{life}.beat"))
-    }
-
-    /// Counts on.
-    pub(super) fn beat(&mut self, life: &str) -> std::io::Result<()> {
-        self.count += 1;
-        // In place: a reader that meets half a number sees a change, which is the truth.
-        fs::write(self.path(life), self.count.to_string())
-    }
-
-    /// Looks at the counters of others.
+    /// Looks at the counters of these lives, and at no others from now on.
     pub(super) fn look(&mut self, lives: impl IntoIterator<Item = String>) {
-        let now = Instant::now();
-        let mut seen = HashMap::new();
+        let lives: HashSet<String> = lives.into_iter().collect();
+        self.seen.retain(|life, _| lives.contains(life));
         for life in lives {
-            if seen.contains_key(&life) {
-                continue;
-            }
-            let Ok(value) = fs::read(self.path(&life)) else {
-                continue;
-            };
-            let entry = match self.seen.remove(&life) {
-                Some((old, since)) if old == value => (old, since),
-                _ => (value, now),
-            };
-            seen.insert(life, entry);
+            self.look_at(&life);
         }
-        self.seen = seen;
+    }
+
+    /// Looks at the counter of one life.
+    pub(super) fn look_at(&mut self, life: &str) {
+        let Ok(value) = fs::read(path(&self.jobs_dir, life)) else {
+            self.seen.remove(life);
+            return;
+        };
+        match self.seen.get(life) {
+            Some((old, _)) if *old == value => {}
+            _ => drop(self.seen.insert(life.to_owned(), (value, Instant::now()))),
+        }
     }
 
     /// Whether a life's counter moved within the last `lease`.
@@ -67,7 +87,7 @@ impl Witness {
     /// Forgets a life that is over.
     pub(super) fn forget(&mut self, life: &str) {
         self.seen.remove(life);
-        drop(fs::remove_file(self.path(life)));
+        drop(fs::remove_file(path(&self.jobs_dir, life)));
     }
 }
 
@@ -80,18 +100,18 @@ mod tests {
     fn a_counter_that_moves_is_a_pod_that_lives() {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("pods")).unwrap();
-        let (mut pod, mut other) = (Witness::new(dir.path()), Witness::new(dir.path()));
+        let (mut pod, mut other) = (Counter::new(dir.path(), "a"), Witness::new(dir.path()));
         let lives = || ["a".to_owned()];
         other.look(lives());
         assert!(!other.is_alive("a", Duration::MAX), "there is no counter");
-        pod.beat("a").unwrap();
+        pod.beat().unwrap();
         other.look(lives());
         assert!(other.is_alive("a", Duration::MAX));
         assert!(!other.is_alive("a", Duration::ZERO));
         let since = other.seen.get("a").unwrap().1;
         other.look(lives().into_iter().chain(lives()));
         assert_eq!(other.seen.get("a").unwrap().1, since, "it did not move");
-        pod.beat("a").unwrap();
+        pod.beat().unwrap();
         other.look(lives());
         assert!(other.seen.get("a").unwrap().1 > since);
         other.forget("a");

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::change::{self, Change, Next};
 use super::held::{Held, HeldState};
+use super::lease::RENEWALS;
 use super::scripts::{Commit, Committed, Expect};
 use super::{Inner, copy, reads};
 use crate::job::{Fence, Job, JobId, Record, State, Transition};
@@ -115,6 +116,10 @@ pub(super) async fn tell_spooled(inner: &Inner) {
     for held in inner.held.all() {
         let mut state = held.state.lock().await;
         while let Some((name, change)) = state.spool.front().cloned() {
+            // Whoever took the job back tells what is in the file.
+            if held.lost.is_cancelled() {
+                break;
+            }
             match tell(inner, &held, &mut state, &name, &change).await {
                 Ok(_) => {
                     state.spool.pop();
@@ -141,7 +146,7 @@ async fn tell(
     change: &Change,
 ) -> Result<Done, Refusal> {
     loop {
-        let next = change
+        let mut next = change
             .apply(&state.job, state.version)
             .map_err(|_| lost(inner, held, state))?;
         let by = By {
@@ -151,12 +156,16 @@ async fn tell(
         };
         let asked = Instant::now();
         match commit(inner, &next, state.version, by).await? {
-            Committed::Ok { version, seq } => {
+            Committed::Ok { seq, before } => {
                 change.count(&state.job, &next.job);
+                next.forget_numbers(before);
                 state.mirrored = copy::settle(inner, &next, seq, Some(state.mirrored), asked).await;
-                state.version = version;
-                state.job = next.job;
-                state.confirmed = true;
+                // Counted here: what others changed meanwhile, such as a wish to cancel the job, is not known yet.
+                if next.record.is_some() {
+                    state.version += 1;
+                    state.job = next.job;
+                }
+                state.heard = Some(asked);
                 inner.hub.tell(held.id, seq);
                 if change.ends_claim() {
                     state.over = true;
@@ -164,12 +173,15 @@ async fn tell(
                 }
                 let record = next
                     .record
-                    .unwrap_or_else(|| change::record(&state.job, version.saturating_sub(1)));
+                    .unwrap_or_else(|| change::record(&state.job, state.version.saturating_sub(1)));
                 return Ok(Done { seq, record });
             }
             // Somebody else changed the job, such as a wish to cancel it.
             Committed::Version => match reads::load(inner, held.id).await {
                 Ok((job, version)) if is_own(inner, held, &job) => {
+                    if job.state.is_to_be_cancelled() {
+                        held.cancelled.cancel();
+                    }
                     (state.job, state.version) = (job, version);
                 }
                 Ok(_) | Err(QueueError::NotFound(_)) => return Err(lost(inner, held, state)),
@@ -184,7 +196,7 @@ fn is_own(inner: &Inner, held: &Held, job: &Job) -> bool {
     job.state.fence() == Some(held.fence) && job.run.life.as_deref() == Some(&inner.life)
 }
 
-/// Comes back once Redis was heard to have the claim after the volume had it.
+/// Comes back once Redis was heard, a moment ago, to have the claim that the volume has: from then on a store that is emptied gets it back.
 pub(super) async fn confirm(inner: &Inner, lease: &Lease) -> Result<(), QueueError> {
     let lost_claim = || QueueError::LostClaim(lease.id);
     let held = inner
@@ -196,20 +208,22 @@ pub(super) async fn confirm(inner: &Inner, lease: &Lease) -> Result<(), QueueErr
         if held.lost.is_cancelled() || state.over {
             return Err(lost_claim());
         }
-        if state.confirmed {
+        let recently = inner.settings.lease / RENEWALS;
+        if state.heard.is_some_and(|at| at.elapsed() < recently) {
             return Ok(());
         }
+        let asked = Instant::now();
         match reads::fence(inner, held.id).await {
             Ok(Some(fence)) if fence == change::token(held.fence, &inner.life) => {
-                state.confirmed = true;
-                return Ok(());
+                state.heard = Some(asked);
             }
             Ok(Some(_)) => return Err(lost(inner, &held, &mut state).into()),
             // It was emptied, or it is gone: who may run the job shows when it is back.
-            Ok(None) | Err(_) => {}
+            Ok(None) | Err(_) => {
+                drop(state);
+                tokio::time::sleep(PAUSE).await;
+            }
         }
-        drop(state);
-        tokio::time::sleep(PAUSE).await;
     }
 }
 
@@ -271,7 +285,7 @@ pub(super) async fn by_anybody(
         let next = change.apply(&job, version)?;
         let asked = Instant::now();
         match commit(inner, &next, version, By::default()).await? {
-            Committed::Ok { version, seq } => {
+            Committed::Ok { seq, .. } => {
                 change.count(&job, &next.job);
                 inner.hub.tell(id, seq);
                 // While a job runs, its holder alone writes the copy.
@@ -280,7 +294,7 @@ pub(super) async fn by_anybody(
                 }
                 return Ok(next
                     .record
-                    .unwrap_or_else(|| change::record(&next.job, version - 1)));
+                    .unwrap_or_else(|| change::record(&next.job, version)));
             }
             Committed::Missing => return Err(QueueError::NotFound(id)),
             _ => {}

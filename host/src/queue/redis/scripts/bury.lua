@@ -1,9 +1,9 @@
 -- Forgets a pod whose jobs are all taken care of.
 --
--- KEYS  1 pods  2 facts  3 claimed  4 busy  5 floor          ARGV  1 the pod's life  2 '1': also where its lease is not over
+-- KEYS  1 pods  2 facts  3 claimed  4 busy  5 floor          ARGV  1 the pod's life
 -- Returns 1, or 0 while jobs are still on its list or it lives.
 if redis.call('LLEN', KEYS[3]) > 0 then return 0 end
-if ARGV[2] ~= '1' and tonumber(redis.call('ZSCORE', KEYS[1], ARGV[1]) or '0') > 0 then return 0 end
+if tonumber(redis.call('ZSCORE', KEYS[1], ARGV[1]) or '0') > 0 then return 0 end
 redis.call('ZREM', KEYS[1], ARGV[1])
 redis.call('HDEL', KEYS[2], ARGV[1])
 redis.call('HDEL', KEYS[4], ARGV[1])

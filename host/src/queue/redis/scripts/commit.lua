@@ -2,7 +2,7 @@
 --
 -- KEYS  1 schema   2 job   3 queue   4 index   5 due   6 outstanding   7 events   8 changes   9 claimed  10 busy  11 floor  12 session
 --      13 key of the submission
--- ARGV  1 id                     2 name of the change ('' none)      3 expected version ('new', '*' or a number)
+-- ARGV  1 id                     2 name of the change, ending in its number ('' none)   3 expected version ('new', '*' or a number)
 --       4 expected fence ('' any) 5 record ('' unchanged)            6 status          7 fence after ('' none)
 --       8 place in the queue ('', 'back', 'front', 'out')            9 on the pod's list ('', 'out')
 --      10 due, ms ('' never, '-' as before) 11 score in the index              12 seconds until the keys expire ('' never)
@@ -16,6 +16,12 @@
 if redis.call('EXISTS', KEYS[1]) == 0 then return {'emptied', 0, 0} end
 local now = redis.call('HMGET', KEYS[2], 'version', 'fence', 'seq', 'change', 'first')
 local version, seq = tonumber(now[1] or '0'), tonumber(now[3] or '0')
+-- Whoever names its changes numbers them and makes them in this order, so that the last one tells of all before it.
+local function made_before(name, last)
+  local whose, number = string.match(name, '^(.*/)(%d+)$')
+  if not whose or not last or string.sub(last, 1, #whose) ~= whose then return false end
+  return tonumber(number) <= (tonumber(string.sub(last, #whose + 1)) or -1)
+end
 if ARGV[3] == 'new' then
   if now[1] then return {'exists', version, seq} end
   if ARGV[19] ~= '' then
@@ -25,14 +31,14 @@ if ARGV[3] == 'new' then
   end
 else
   if not now[1] then return {'missing', 0, 0} end
-  if ARGV[2] ~= '' and now[4] == ARGV[2] then return {'done', version, seq} end
+  if made_before(ARGV[2], now[4]) then return {'done', version, seq} end
   if ARGV[4] ~= '' and now[2] ~= ARGV[4] then return {'fence', version, seq} end
   if ARGV[3] ~= '*' and version ~= tonumber(ARGV[3]) then return {'version', version, seq} end
   -- A claim (it alone has a life that the job does not leave) counts while the job is on the list of whoever makes it: a pod that was
   -- thought dead may wake up long after its jobs were put back.
   if ARGV[13] ~= '-' and ARGV[9] == '' and not redis.call('LPOS', KEYS[9], ARGV[1]) then return {'fence', version, seq} end
 end
-local set = {'change', ARGV[2]}
+local set = {}
 local function put(field, value) set[#set + 1] = field; set[#set + 1] = value end
 local function add(event)
   seq = seq + 1
@@ -53,9 +59,13 @@ elseif #ARGV >= 22 then
   for i = 22, #ARGV do add(ARGV[i]) end
 end
 put('seq', seq)
+-- A change without a name leaves the last name: its maker may still ask whether it was made.
+if ARGV[2] ~= '' then put('change', ARGV[2]) end
 if ARGV[5] ~= '' then
   version = version + 1
-  put('record', ARGV[5]); put('status', ARGV[6]); put('fence', ARGV[7]); put('version', version)
+  put('record', ARGV[5]); put('status', ARGV[6]); put('version', version)
+  -- Jobs that wait are many, and each field of theirs costs memory.
+  if ARGV[7] ~= '' or now[2] then put('fence', ARGV[7]) end
   if ARGV[3] == 'new' then redis.call('ZADD', KEYS[4], ARGV[11], ARGV[1]) end
   if ARGV[10] == '' then redis.call('ZREM', KEYS[5], ARGV[1])
   elseif ARGV[10] ~= '-' then redis.call('ZADD', KEYS[5], ARGV[10], ARGV[1]) end

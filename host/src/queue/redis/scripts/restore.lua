@@ -1,22 +1,30 @@
 -- Puts a job back that Redis lost, from what the job's files say. A job that is there is left alone.
 --
 -- KEYS  1 lock of the rebuild  2 job  3 queue  4 index  5 due  6 outstanding  7 events  8 claimed  9 pods  10 busy  11 session  12 floor
---       13 key of the submission
+--       13 key of the submission  14 schema
 -- ARGV  1 token of the lock    2 id   3 record  4 status  5 version  6 fence ('' none)  7 last event  8 '1': it waits
 --       9 the life that runs it ('' none)  10 lease, ms  11 ordinal ('' none)  12 due, ms ('' never)  13 score  14 expiry ('' never)
 --      15 '1': it is not over  16 '1': index the session
---      17 job and request of the submission's key ('' none)  18 seconds it counts  19.. number and text of the events to keep
+--      17 job and request of the submission's key ('' none)
+--      18 beginning of the keys of jobs, where another job of that key leaves no place for one that never ran ('' it does)
+--      19 seconds that the key counts  20.. number and text of the events to keep
 -- Returns 1 if it was put back, 0 if it was there, -1 without the lock.
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return -1 end
 if redis.call('EXISTS', KEYS[2]) == 1 then return 0 end
+-- In a whole store the key of a submission names the job that was accepted; a second one of that key was written down by a pod that died
+-- before it was.
+if ARGV[18] ~= '' and redis.call('EXISTS', KEYS[14]) == 1 then
+  local used = redis.call('GET', KEYS[13])
+  if used and string.sub(used, 1, 36) ~= ARGV[2] and redis.call('EXISTS', ARGV[18] .. string.sub(used, 1, 36)) == 1 then return 0 end
+end
 redis.call('DEL', KEYS[7])
 -- As in commit.lua: one event alone is a field of the hash.
-local first = #ARGV == 20 and ARGV[19] == '1' and ARGV[20]
+local first = #ARGV == 21 and ARGV[20] == '1' and ARGV[21]
 if not first then
-  for i = 19, #ARGV, 2 do redis.call('XADD', KEYS[7], ARGV[i] .. '-0', 'e', ARGV[i + 1]) end
+  for i = 20, #ARGV, 2 do redis.call('XADD', KEYS[7], ARGV[i] .. '-0', 'e', ARGV[i + 1]) end
 end
 redis.call('ZADD', KEYS[4], ARGV[13], ARGV[2])
-if ARGV[17] ~= '' then redis.call('SET', KEYS[13], ARGV[17], 'EX', ARGV[18]) end
+if ARGV[17] ~= '' then redis.call('SET', KEYS[13], ARGV[17], 'EX', ARGV[19]) end
 if ARGV[12] ~= '' then redis.call('ZADD', KEYS[5], ARGV[12], ARGV[2]) end
 if ARGV[15] == '1' then redis.call('SADD', KEYS[6], ARGV[2]) end
 if ARGV[16] == '1' then redis.call('ZADD', KEYS[11], ARGV[13], ARGV[2]) end

@@ -1,0 +1,298 @@
+//! Leases, spools and copies: what a pod owes to others, and what it must not take from them.
+
+use std::collections::BTreeSet;
+
+use super::*;
+use crate::job::{Idempotency, State};
+
+/// The texts that an agent wrote.
+fn texts(events: &[Event]) -> Vec<&str> {
+    events
+        .iter()
+        .filter_map(|event| match &event.body {
+            EventBody::Log { text, .. } => Some(text.as_str()),
+            _ => None,
+        })
+        .collect()
+}
+
+/// A job that is submitted under a key, `minutes` from now by the clock of its pod.
+fn keyed(minutes: i64) -> Job {
+    let mut job = job("keyed");
+    job.created_at += jiff::SignedDuration::from_mins(minutes);
+    job.state = State::Queued {
+        since: job.created_at,
+    };
+    job.origin.idempotency = Some(Idempotency {
+        key: "k".into(),
+        request: "r".into(),
+    });
+    job
+}
+
+async fn ask<T: redis::FromRedisValue>(store: &RedisStore, command: &[&str]) -> T {
+    store
+        .inner
+        .link
+        .call("ask", async |c| {
+            redis::cmd(command[0])
+                .arg(&command[1..])
+                .query_async(c)
+                .await
+        })
+        .await
+        .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancel_from_elsewhere_survives_what_the_holder_writes() {
+    let Some(fleet) = Fleet::start() else { return };
+    let (a, b) = (fleet.pod("pod-0").await, fleet.pod("pod-1").await);
+    let id: JobId = b.submit(job("x")).await.unwrap().id.parse().unwrap();
+    let held = claim(&a).await;
+    // It hears no news: the wish must reach it by what Redis answers.
+    kill(&a);
+    b.cancel(id).await.unwrap();
+    a.append(&held.lease, vec![log("more")]).await.unwrap();
+    let record = a
+        .requeue(&held.lease, &held.job.run, Requeue::HandOff)
+        .await
+        .unwrap();
+    assert_eq!(record.status, Status::Cancelled);
+    assert!(held.lease.cancelled.is_cancelled());
+    fleet.assert_whole(&b, id).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancel_reaches_a_claim_on_its_way() {
+    let Some(fleet) = Fleet::start() else { return };
+    let (a, b) = (fleet.pod("pod-0").await, fleet.pod("pod-1").await);
+    let id: JobId = b.submit(job("x")).await.unwrap().id.parse().unwrap();
+    let claimed = claim(&b).await;
+    let on_its_way = CancellationToken::new();
+    guard(&a.inner.claiming).insert(id, on_its_way.clone());
+    b.cancel(id).await.unwrap();
+    on_its_way.cancelled().await;
+    claimed.lease.cancelled.cancelled().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lease_is_renewed_whatever_else_there_is_to_do() {
+    let Some(mut fleet) = Fleet::start() else {
+        return;
+    };
+    let (a, b) = (fleet.pod("pod-0").await, fleet.pod("pod-1").await);
+    let id: JobId = a.submit(job("x")).await.unwrap().id.parse().unwrap();
+    let held = claim(&a).await;
+    fleet.redis.stop();
+    a.append(&held.lease, vec![log("kept")]).await.unwrap();
+    // What is to be told takes very long.
+    let job = a.inner.held.any(id).unwrap();
+    let telling = job.state.lock().await;
+    fleet.redis.again();
+    let seen = async || {
+        let pods = b.pods();
+        let a = pods.iter().find(|pod| pod.life == a.inner.life)?;
+        Some(a.facts.seen_at)
+    };
+    let from = until("the pod is back", seen).await;
+    until("the pod goes on for two leases", async || {
+        let since = seen().await?.duration_since(from);
+        (since.unsigned_abs() > 2 * LEASE).then_some(())
+    })
+    .await;
+    drop(telling);
+    assert!(!held.lease.lost.is_cancelled());
+    a.finish(&held.lease, &held.job.run, Outcome::Succeeded)
+        .await
+        .unwrap();
+    until("everything is told", async || {
+        let (job, _) = reads::load(&b.inner, id).await.ok()?;
+        job.state.is_ended().then_some(())
+    })
+    .await;
+    assert_eq!(b.get(id).await.unwrap().attempt, 1);
+    fleet.assert_whole(&b, id).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_pod_told_of_its_spool_before_it_died_is_not_told_again() {
+    let Some(mut fleet) = Fleet::start() else {
+        return;
+    };
+    let (a, b) = (fleet.pod("pod-0").await, fleet.pod("pod-1").await);
+    let id: JobId = a.submit(job("x")).await.unwrap().id.parse().unwrap();
+    let held = claim(&a).await;
+    fleet.redis.stop();
+    for text in ["one", "two", "three"] {
+        a.append(&held.lease, vec![log(text)]).await.unwrap();
+    }
+    kill(&a);
+    kill(&b);
+    fleet.redis.again();
+    until("Redis is back", async || {
+        reads::seq(&b.inner, id).await.ok().map(drop)
+    })
+    .await;
+    // It came as far as the second line.
+    let spool = held::Spool::read(&a.inner.spool_path(&a.inner.life, id));
+    for line in spool.iter().take(2) {
+        let (job, version) = reads::load(&a.inner, id).await.unwrap();
+        let next = line.clone().change().unwrap().apply(&job, version).unwrap();
+        let by = writes::By {
+            name: &line.name,
+            fence: Some((held.lease.fence, &a.inner.life)),
+            life: None,
+        };
+        writes::commit(&a.inner, &next, version, by).await.unwrap();
+    }
+    // A wish of somebody else comes between.
+    b.cancel(id).await.unwrap();
+    let c = fleet.pod("pod-2").await;
+    until("it is taken back", async || {
+        c.get(id).await.ok()?.status.is_ended().then_some(())
+    })
+    .await;
+    let events = fleet.assert_whole(&c, id).await;
+    assert_eq!(texts(&events), ["one", "two", "three"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_renewal_that_tells_of_a_drain_hears_that_the_lease_was_over() {
+    let Some(fleet) = Fleet::start() else { return };
+    let (a, b) = (fleet.pod("pod-0").await, fleet.pod("pod-1").await);
+    b.submit(job("x")).await.unwrap();
+    let old = claim(&a).await;
+    kill(&a);
+    let new = claim(&b).await;
+    a.set_draining(true).await;
+    assert!(old.lease.lost.is_cancelled());
+    assert!(!new.lease.lost.is_cancelled());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_runs_is_not_taken_off_the_list_of_its_pod() {
+    let Some(fleet) = Fleet::start() else { return };
+    let (a, b) = (fleet.pod("pod-0").await, fleet.pod("pod-1").await);
+    let id: JobId = a.submit(job("x")).await.unwrap().id.parse().unwrap();
+    let held = claim(&a).await;
+    // A pod that took the first for dead read the job before its claim came.
+    let life = &a.inner.life;
+    assert!(!claims::unlist(&b.inner, id, life, true).await.unwrap());
+    assert_eq!(claims::listed(&b.inner, life).await.unwrap(), [id]);
+    a.finish(&held.lease, &held.job.run, Outcome::Succeeded)
+        .await
+        .unwrap();
+    assert_eq!(claims::listed(&b.inner, life).await.unwrap(), []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_comes_to_a_pod_in_the_moment_it_leaves_is_found() {
+    let Some(fleet) = Fleet::start() else { return };
+    let (a, b) = (fleet.pod("pod-0").await, fleet.pod("pod-1").await);
+    kill(&a);
+    a.leave().await;
+    let id = b.submit(job("x")).await.unwrap().id;
+    let (queue, claimed) = (b.keys().queue(), b.keys().claimed(&a.inner.life));
+    let moved: String = ask(&b, &["LMOVE", &queue, &claimed, "LEFT", "RIGHT"]).await;
+    assert_eq!(moved, id);
+    let found = claim(&b).await;
+    assert_eq!((found.job.id.to_string(), found.job.attempt), (id, 1));
+    until("the pod is forgotten", async || {
+        (b.pods().len() == 1).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_of_no_known_life_is_taken_back() {
+    let Some(fleet) = Fleet::start() else { return };
+    let a = fleet.pod("pod-0").await;
+    let id: JobId = a.submit(job("x")).await.unwrap().id.parse().unwrap();
+    claim(&a).await;
+    kill(&a);
+    // As a job that ran in an embedded store and was imported.
+    let mut record = a.inner.mirror.read(id).unwrap();
+    record.pod_life = None;
+    let json = serde_json::to_string(&record).unwrap();
+    a.inner.mirror.write(id, &json).unwrap();
+    fleet.redis.flush();
+    let b = fleet.pod("pod-1").await;
+    let again = claim(&b).await;
+    assert_eq!((again.job.id, again.job.attempt), (id, 2));
+    fleet.assert_whole(&b, id).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_agent_starts_under_a_claim_that_was_heard_of_long_ago() {
+    let Some(fleet) = Fleet::start() else { return };
+    let (a, b) = (fleet.pod("pod-0").await, fleet.pod("pod-1").await);
+    a.submit(job("x")).await.unwrap();
+    let old = claim(&a).await;
+    a.append(&old.lease, vec![log("heard")]).await.unwrap();
+    a.confirm(&old.lease).await.unwrap();
+    kill(&a);
+    let new = claim(&b).await;
+    let confirmed = a.confirm(&old.lease).await;
+    assert!(
+        matches!(confirmed, Err(QueueError::LostClaim(_))),
+        "{confirmed:?}"
+    );
+    b.confirm(&new.lease).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_never_accepted_is_not_put_beside_what_was() {
+    let Some(fleet) = Fleet::start() else { return };
+    let a = fleet.pod("pod-0").await;
+    let accepted = a.submit(keyed(0)).await.unwrap().id;
+    // A pod died between the copy and Redis, and its client asked another one.
+    let ghost = keyed(-1);
+    let json = serde_json::to_string(&change::record(&ghost, 0)).unwrap();
+    a.inner.mirror.write(ghost.id, &json).unwrap();
+    rebuild::put_back_now(&a.inner).await.unwrap();
+    assert_eq!(a.depth().await.queued, 1);
+    // What has no key is put back.
+    let plain = job("plain");
+    let json = serde_json::to_string(&change::record(&plain, 0)).unwrap();
+    a.inner.mirror.write(plain.id, &json).unwrap();
+    rebuild::put_back_now(&a.inner).await.unwrap();
+    let mut taken = BTreeSet::new();
+    for _ in 0..2 {
+        taken.insert(claim(&a).await.job.id.to_string());
+    }
+    assert_eq!(taken, BTreeSet::from([accepted, plain.id.to_string()]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_counts_once_while_redis_is_gone_whatever_the_clocks_say() {
+    let Some(mut fleet) = Fleet::start() else {
+        return;
+    };
+    let (a, b) = (fleet.pod("pod-0").await, fleet.pod("pod-1").await);
+    fleet.redis.stop();
+    let first = a.submit(keyed(60)).await.unwrap().id;
+    assert_eq!(b.submit(keyed(0)).await.unwrap().id, first);
+    fleet.redis.again();
+    assert_eq!(claim(&b).await.job.id.to_string(), first);
+    assert_eq!(b.depth().await.queued, 0);
+}
+
+#[test]
+fn a_look_at_the_last_event_cuts_nothing_and_the_next_writer_repairs() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mirror, id) = (Mirror::new(dir.path()), JobId::random());
+    mirror.prepare().unwrap();
+    let path = crate::queue::files::events_path(dir.path(), id);
+    let line =
+        |seq, text: &str| change::numbered(seq, &change::unnumbered(Timestamp::now(), log(text)));
+    mirror.append(id, &[line(1, "one")]).unwrap();
+    let half = format!("{}\n{}", line(1, "one"), r#"{"seq":2,"ts"#);
+    std::fs::write(&path, &half).unwrap();
+    assert_eq!(mirror.last_event(id).unwrap(), 1);
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), half);
+    mirror.append(id, &[line(2, "two")]).unwrap();
+    let events = mirror.tail(id, 9).unwrap();
+    assert_whole(&events);
+    assert_eq!(texts(&events), ["one", "two"]);
+}
