@@ -65,6 +65,8 @@ impl Keys {
         facts = "pod-facts";
         /// Held by the pod that puts back what Redis lost.
         rebuild = "lock:rebuild";
+        /// The run of the server whose jobs were compared with the volume last.
+        server = "server";
     }
 
     /// The beginning of the keys of jobs.
@@ -163,6 +165,11 @@ impl Keys {
                 self.rebuild(),
                 "string",
                 "held while what Redis lost is put back",
+            ),
+            info(
+                self.server(),
+                "string",
+                "run of the Redis server whose jobs were compared with the volume last",
             ),
             info(
                 named("job:{id}"),

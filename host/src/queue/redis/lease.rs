@@ -248,6 +248,8 @@ struct Chores {
     /// What was on the list of claimed jobs at the last renewal, and was not run.
     unheld: HashSet<JobId>,
     was_down: bool,
+    /// Which connection led to a server whose jobs were compared with the volume.
+    compared: u64,
     beats: u64,
 }
 
@@ -258,6 +260,7 @@ impl Chores {
             inner,
             unheld: HashSet::new(),
             was_down: true,
+            compared: 0,
             beats: 0,
         }
     }
@@ -302,6 +305,10 @@ impl Chores {
         }
         self.look(&expired, &facts).await;
         rebuild::check(&self.inner, &epoch).await;
+        let connections = self.inner.link.connections();
+        if self.compared != connections && rebuild::check_server(&self.inner).await {
+            self.compared = connections;
+        }
         if std::mem::take(&mut self.was_down) {
             advice::advise(&self.inner).await;
             self.inner.spooled.store(true, Ordering::Relaxed);

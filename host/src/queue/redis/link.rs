@@ -1,7 +1,7 @@
 //! The way to Redis: connections that come back by themselves, and what their failures are called.
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -193,6 +193,8 @@ pub(super) struct Wire {
     blocking: bool,
     state: Arc<tokio::sync::Mutex<Option<MultiplexedConnection>>>,
     refused: Arc<Mutex<Option<Instant>>>,
+    /// How often it was made.
+    made: Arc<AtomicU64>,
     told: Arc<AtomicBool>,
 }
 
@@ -210,6 +212,7 @@ impl Wire {
             blocking,
             state: Arc::default(),
             refused: Arc::default(),
+            made: Arc::default(),
             told: Arc::default(),
         }
     }
@@ -225,6 +228,7 @@ impl Wire {
         match source.connect(self.blocking).await {
             Ok(connection) => {
                 *state = Some(connection.clone());
+                self.made.fetch_add(1, Ordering::Relaxed);
                 Ok(connection)
             }
             Err(error) => {
@@ -253,6 +257,11 @@ impl Link {
     /// A connection of its own for commands that block.
     pub(super) fn wire(&self) -> Wire {
         Wire::new(true)
+    }
+
+    /// How often the shared connection was made: after another time it may lead to another server, or to one that started anew.
+    pub(super) fn connections(&self) -> u64 {
+        self.shared.made.load(Ordering::Relaxed)
     }
 
     /// Whether Redis answered last.

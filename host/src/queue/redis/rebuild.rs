@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use redis::InfoDict;
 
 use super::facts::ordinal;
 use super::keys::SCHEMA;
@@ -66,6 +67,61 @@ pub(super) async fn check(inner: &Inner, epoch: &str) {
         tracing::warn!(%error, "this pod's copies are not in the store yet");
         *guard(&inner.epoch) = known;
     }
+}
+
+/// Puts back what a server lost that started anew, or that took another's place: one that loses its power, and a replica that is promoted,
+/// forget what they had not on their disk, jobs that were accepted among it. One pod of a fleet does it for each run of a server. Returns
+/// whether that is done.
+pub(super) async fn check_server(inner: &Inner) -> bool {
+    let Ok(Some(run)) = run_of_server(inner).await else {
+        // Where it may not be asked, `fsck` is left.
+        return true;
+    };
+    let key = inner.keys.server();
+    let known: Result<Option<String>, _> = inner
+        .link
+        .call("look whether jobs were lost", async |c| {
+            redis::cmd("GET").arg(&key).query_async(c).await
+        })
+        .await;
+    match known {
+        Ok(known) if known.as_deref() == Some(run.as_str()) => return true,
+        Ok(_) => {}
+        Err(_) => return false,
+    }
+    match locked(inner, false).await {
+        Ok(Some(jobs)) => {
+            if jobs > 0 {
+                tracing::warn!(
+                    jobs,
+                    "Redis lost jobs when it started anew: the volume had them"
+                );
+            }
+            let noted: Result<(), _> = inner
+                .link
+                .call("note that no job is lost", async |c| {
+                    redis::cmd("SET").arg(&key).arg(&run).query_async(c).await
+                })
+                .await;
+            noted.is_ok()
+        }
+        Ok(None) => false,
+        Err(error) => {
+            tracing::warn!(%error, "it is not known yet whether Redis lost jobs when it started anew");
+            false
+        }
+    }
+}
+
+/// What tells this run of the server from others.
+async fn run_of_server(inner: &Inner) -> Result<Option<String>, QueueError> {
+    let info: InfoDict = inner
+        .link
+        .call("ask which Redis this is", async |c| {
+            redis::cmd("INFO").arg("server").query_async(c).await
+        })
+        .await?;
+    Ok(info.get("run_id"))
 }
 
 /// Puts jobs back under the lock; none: another pod has it.

@@ -296,3 +296,30 @@ fn a_look_at_the_last_event_cuts_nothing_and_the_next_writer_repairs() {
     assert_whole(&events);
     assert_eq!(texts(&events), ["one", "two"]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_a_server_forgot_when_it_started_anew_is_put_back() {
+    let Some(mut fleet) = Fleet::start() else {
+        return;
+    };
+    let a = fleet.pod("pod-0").await;
+    let id = a.submit(job("x")).await.unwrap().id;
+    // As a replica that had not heard of it yet, and is promoted.
+    let keys = a.keys();
+    for forget in [
+        ["DEL", &keys.job(id.parse().unwrap()), ""],
+        ["LREM", &keys.queue(), "0"],
+        ["ZREM", &keys.index(), &id],
+        ["SREM", &keys.outstanding(), &id],
+    ] {
+        let mut forget: Vec<&str> = forget.into_iter().filter(|word| !word.is_empty()).collect();
+        if forget[0] == "LREM" {
+            forget.push(&id);
+        }
+        let _: u64 = ask(&a, &forget).await;
+    }
+    assert_eq!(a.depth().await.queued, 0);
+    fleet.redis.stop();
+    fleet.redis.again();
+    assert_eq!(claim(&a).await.job.id.to_string(), id);
+}
