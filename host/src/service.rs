@@ -27,6 +27,13 @@ use crate::telemetry::{metrics, trace};
 
 /// How long a scrape waits for the store.
 const STORE_PATIENCE: Duration = Duration::from_secs(1);
+/// How long a list of profiles waits for one to be examined: its plugin may have to be compiled.
+const EXAMINATION_PATIENCE: Duration = Duration::from_secs(5);
+/// Profiles that are examined at one time.
+const EXAMINATIONS: usize = 4;
+
+/// The check that makes no server unready: all servers of a fleet have the same store, and none would be left to say so.
+const STORE_CHECK: &str = "store";
 
 /// A running server's core.
 #[derive(Clone)]
@@ -403,6 +410,7 @@ impl Service {
     /// Whether the server should get traffic.
     pub async fn readiness(&self) -> Readiness {
         let depth = self.pod.queue.depth().await;
+        let trouble = self.pod.queue.trouble();
         let claiming = self.drain.is_serving();
         let warm = self.warm.is_cancelled();
         let checks = vec![
@@ -425,13 +433,27 @@ impl Service {
                 name: "queue",
                 ok: true,
                 detail: format!(
-                    "{} queued, {} running, {} slots",
-                    depth.queued, depth.running, self.pod.config.max_parallel_jobs
+                    "{} queued, {} running, {} slots{}",
+                    depth.queued,
+                    depth.running,
+                    self.pod.config.max_parallel_jobs,
+                    if self.pod.queue.answers() {
+                        ""
+                    } else {
+                        " when the store answered last"
+                    }
                 ),
+            },
+            Check {
+                name: STORE_CHECK,
+                ok: trouble.is_none(),
+                detail: trouble.unwrap_or_else(|| "answers".into()),
             },
         ];
         Readiness {
-            ready: checks.iter().all(|check| check.ok),
+            ready: checks
+                .iter()
+                .all(|check| check.ok || check.name == STORE_CHECK),
             checks,
         }
     }

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use agenticore_tests::{World, skip, until};
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::{number, text};
+use crate::{field, number, text};
 
 /// A small file system in memory; it goes away when this is dropped.
 struct Tmpfs(PathBuf);
@@ -66,6 +66,10 @@ async fn a_full_disk_refuses_new_jobs_and_loses_no_end() {
     let script = format!("echo began; {}; echo over", gate.wait());
     let id = world.submit(&script).await;
     world.logged(&id, "began").await;
+    until("the server is ready", || async {
+        (world.get("/readyz").await.status == 200).then_some(())
+    })
+    .await;
 
     disk.fill();
     let before = names(&jobs_dir);
@@ -84,6 +88,9 @@ async fn a_full_disk_refuses_new_jobs_and_loses_no_end() {
         "nothing is left of the refused job"
     );
     assert_eq!(world.jobs().await.len(), 1);
+    let store = store_check(&world).await;
+    assert_eq!(field(&store, "ok"), &json!(false), "{store}");
+    assert!(text(&store, "detail").contains("No space"), "{store}");
     let run = world.cli(&["run", "echo no", "--profile", "shell"]).await;
     assert_eq!(run.code, Some(1), "{}", run.stderr);
 
@@ -115,8 +122,22 @@ async fn a_full_disk_refuses_new_jobs_and_loses_no_end() {
 
     let next = world.submit("echo next").await;
     assert_eq!(text(&world.ended(&next).await, "status"), "succeeded");
+    assert_eq!(field(&store_check(&world).await, "ok"), &json!(true));
     drop(world);
     drop(disk);
+}
+
+/// What a ready server says of its store.
+async fn store_check(world: &World) -> Value {
+    let reply = world.get("/readyz?verbose").await;
+    assert_eq!(
+        reply.status, 200,
+        "a store in trouble is no reason to be taken out: {}",
+        reply.text
+    );
+    let checks = field(&reply.body, "checks").as_array().unwrap();
+    let store = checks.iter().find(|check| text(check, "name") == "store");
+    store.unwrap().clone()
 }
 
 /// The names of all files below a folder.

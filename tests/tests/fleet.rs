@@ -13,7 +13,7 @@ use agenticore_tests::ledger::Deed;
 use agenticore_tests::{Fleet, Redis, Repo, World, needs_redis, until};
 use serde_json::json;
 
-use crate::{number, text};
+use crate::{field, number, text};
 
 #[tokio::test]
 async fn ten_jobs_sent_to_one_pod_are_spread_over_three() {
@@ -292,6 +292,18 @@ async fn a_job_ends_while_redis_is_gone_and_the_fleet_hears_of_it_later() {
     fleet.redis.kill();
     let late = fleet.pod(second);
     let submitted = late.submit(&fleet.ledger().script(0)).await;
+    until(
+        "the pod says that its store is away, and is ready",
+        || async {
+            let reply = late.get("/readyz?verbose").await;
+            let checks = field(&reply.body, "checks").as_array()?;
+            let store = checks.iter().find(|check| text(check, "name") == "store")?;
+            let away = field(store, "ok") == &json!(false)
+                && text(store, "detail").contains("does not answer");
+            (reply.status == 200 && away).then_some(())
+        },
+    )
+    .await;
     gate.open();
     until("the job is over as far as its own pod knows", || async {
         let job = fleet.pod(first).job(&id).await;

@@ -273,7 +273,7 @@ async fn probes_tell_a_drain_from_a_death() {
         .iter()
         .map(|c| text(c, "name"))
         .collect();
-    assert_eq!(names, ["claiming", "plugins", "queue"]);
+    assert_eq!(names, ["claiming", "plugins", "queue", "store"]);
     let gate = world.gate("held");
     let id = world.submit(&format!("echo begun; {}", gate.wait())).await;
     world.logged(&id, "begun").await;

@@ -20,6 +20,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use jiff::Timestamp;
 use tokio::sync::{broadcast, oneshot, watch};
+use tokio_util::sync::CancellationToken;
 
 use self::index::{Entry, Live};
 use self::store::Store;
@@ -48,6 +49,12 @@ impl Embedded {
         Ok(Self {
             store: Arc::new(store),
         })
+    }
+
+    /// Cancelled once the last handle to the store is dropped and everything is written.
+    #[must_use]
+    pub fn closed(&self) -> CancellationToken {
+        self.store.closed()
     }
 
     async fn blocking<T: Send + 'static>(
@@ -81,7 +88,7 @@ impl Embedded {
             if !holds {
                 return Err(QueueError::LostClaim(id));
             }
-            work(store, &entry, &mut live)
+            store.change(|store| work(store, &entry, &mut live))
         })
         .await
     }
@@ -105,7 +112,8 @@ impl Drop for Waiting {
 #[async_trait]
 impl Queue for Embedded {
     async fn submit(&self, job: Job) -> Result<Record, QueueError> {
-        self.blocking(move |store| store.submit(job)).await
+        self.blocking(move |store| store.change(|store| store.submit(job)))
+            .await
     }
 
     async fn submitted(&self, key: &Idempotency) -> Result<Option<Record>, QueueError> {
@@ -205,7 +213,8 @@ impl Queue for Embedded {
     }
 
     async fn cancel(&self, id: JobId) -> Result<Record, QueueError> {
-        self.blocking(move |store| store.cancel(id)).await
+        self.blocking(move |store| store.change(|store| store.cancel(id)))
+            .await
     }
 
     async fn get(&self, id: JobId) -> Result<Record, QueueError> {
@@ -253,6 +262,10 @@ impl Queue for Embedded {
 
     async fn depth(&self) -> Depth {
         guard(&self.store.index).depth()
+    }
+
+    fn trouble(&self) -> Option<String> {
+        self.store.refused()
     }
 
     async fn sweep(&self, now: Timestamp) -> Result<Vec<Record>, QueueError> {

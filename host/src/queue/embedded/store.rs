@@ -28,13 +28,52 @@ pub(super) struct Store {
     /// Told whenever a job joins the queue.
     pub(super) queued: Notify,
     pub(super) feed: Feed,
+    /// Why the last change could not be stored; none: it was.
+    refused: Mutex<Option<String>>,
     /// Before the lock: what is left to write is written while nobody else can use the directory.
     _writer: Writer,
     /// Held, not read: dropping it lets another process in.
     _lock: std::fs::File,
+    /// After all others: whoever waits for it finds that nothing of the store is at work any more.
+    closed: Closed,
+}
+
+/// Tells that a store is gone.
+#[derive(Default)]
+struct Closed(CancellationToken);
+
+impl Drop for Closed {
+    fn drop(&mut self) {
+        self.0.cancel();
+    }
 }
 
 impl Store {
+    /// Cancelled once the store is gone.
+    pub(super) fn closed(&self) -> CancellationToken {
+        self.closed.0.clone()
+    }
+
+    /// Does `work`, which changes something, and remembers whether the disk took it.
+    pub(super) fn change<T>(
+        &self,
+        work: impl FnOnce(&Self) -> Result<T, QueueError>,
+    ) -> Result<T, QueueError> {
+        let done = work(self);
+        match &done {
+            Ok(_) => *guard(&self.refused) = None,
+            Err(error) if error.is_storage() => *guard(&self.refused) = Some(error.to_string()),
+            // A change that is not allowed says nothing about the disk.
+            Err(_) => {}
+        }
+        done
+    }
+
+    /// Why the last change could not be stored; none: it was.
+    pub(super) fn refused(&self) -> Option<String> {
+        guard(&self.refused).clone()
+    }
+
     /// Opens the directory; nobody else can from then on.
     pub(super) fn open(dir: &Path) -> Result<Self, QueueError> {
         let lock = files::lock_dir(dir)?;
@@ -50,7 +89,9 @@ impl Store {
             index: Mutex::default(),
             queued: Notify::new(),
             feed: Feed::default(),
+            refused: Mutex::default(),
             _lock: lock,
+            closed: Closed::default(),
         };
         store.load()?;
         Ok(store)

@@ -72,6 +72,43 @@ async fn a_crash_at_any_point_loses_nothing() {
 }
 
 #[tokio::test]
+async fn what_the_disk_refused_last_is_known_until_it_takes_something() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Embedded::open(dir.path()).unwrap();
+    assert_eq!(store.trouble(), None);
+    let full = || QueueError::Storage {
+        doing: "write",
+        path: dir.path().to_owned(),
+        source: std::io::ErrorKind::StorageFull.into(),
+    };
+    drop(store.store.change(|_| Err::<(), _>(full())));
+    drop(store.store.change(|_| Err::<(), _>(QueueError::KeyInUse)));
+    assert!(
+        store
+            .trouble()
+            .is_some_and(|trouble| trouble.contains("write"))
+    );
+    store.submit(job("x")).await.unwrap();
+    assert_eq!(store.trouble(), None);
+}
+
+#[tokio::test]
+async fn whoever_waits_for_the_end_of_a_store_can_remove_its_folder() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Embedded::open(dir.path()).unwrap();
+    let other = store.clone();
+    let closed = store.closed();
+    let record = store.submit(job("x")).await.unwrap();
+    drop(store);
+    assert!(!closed.is_cancelled(), "somebody has it still");
+    drop(other);
+    assert!(closed.is_cancelled());
+    let file = files::record_path(dir.path(), record.id.parse().unwrap());
+    assert!(file.exists(), "nothing is left to be written");
+    drop(Embedded::open(dir.path()).unwrap());
+}
+
+#[tokio::test]
 async fn keys_and_counts_survive_a_crash() {
     let dir = tempfile::tempdir().unwrap();
     let store = Embedded::open(dir.path()).unwrap();
