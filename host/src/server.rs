@@ -1,12 +1,15 @@
 //! One process that serves: the queue, the workers and the HTTP face, started and stopped together.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::api;
@@ -15,10 +18,10 @@ use crate::drain::{Drain, HAND_OFF_TIME};
 use crate::git::{CloneLock, FlockLock, Git, GitOptions, HostToken, NoCredentials, RepoCache};
 use crate::github::GitHub;
 use crate::housekeeping;
-use crate::job::{Event, EventBody, Record, RequestBody};
+use crate::job::{Event, EventBody, JobId, Record, RequestBody};
 use crate::plugin::{ChildCompiler, Compiler};
 use crate::plugins::Plugins;
-use crate::pod::Pod;
+use crate::pod::{LOCAL_CONFIG_DIR, Pod};
 use crate::process::{self, Instance};
 use crate::profile::{ProfileRoot, ProfileStore, Source};
 use crate::queue::embedded::Embedded;
@@ -57,54 +60,131 @@ fn url(address: SocketAddr) -> String {
     format!("http://{address}")
 }
 
-/// Runs one job in this process, without a server, and hands every event to `watch` as it comes.
-///
-/// Dropping the future kills the agent.
-///
-/// # Errors
-/// When the request is refused or the store cannot be used.
-pub async fn run_local(
-    config: Config,
-    request: RequestBody,
-    mut watch: impl FnMut(&Event) + Send,
-) -> anyhow::Result<Record> {
-    // A store of its own: the jobs of the user's server are not this run's business, and may be in use.
-    let local = config.home.join("local");
-    std::fs::create_dir_all(&local)
-        .with_context(|| format!("cannot create {}", local.display()))?;
-    let store = tempfile::Builder::new()
-        .prefix("run-")
-        .tempdir_in(&local)
-        .context("cannot make a store for this run")?;
-    let config = Config {
-        jobs_dir: store.path().to_owned(),
-        redis: None,
-        ..config
-    };
-    let host = Host::start(config).await?;
-    let worker = tokio::spawn(worker::run(host.pod.clone(), host.drain.clone()));
-    let _abort = AbortOnDrop(worker.abort_handle());
-    let id = host.service.submit(request).await?.id.parse()?;
-    let queue = &host.pod.queue;
-    let mut changes = queue.watch(id).await?;
-    let mut cursor = Cursor::default();
-    loop {
-        let (events, next) = queue.events(id, cursor).await?;
-        cursor = next;
-        let ended = events
-            .iter()
-            .any(|event| matches!(event.body, EventBody::End { .. }));
-        events.iter().for_each(&mut watch);
-        if ended {
-            return Ok(queue.get(id).await?);
+/// How long the run of a job that is over may take to give back what it holds.
+const WRAP_UP: Duration = Duration::from_secs(10);
+/// How long the store of a local run may take to close.
+const CLOSING: Duration = Duration::from_secs(5);
+
+/// A pod for one job, in this process and without a face. Dropping it kills the agent; [`Local::close`] also clears away what it made.
+pub struct Local {
+    host: Host,
+    worker: AbortOnDrop,
+    store: TempDir,
+    /// Cancelled when nothing of the store is at work any more.
+    closed: CancellationToken,
+    job: Option<JobId>,
+    /// Whether the job is over.
+    over: bool,
+}
+
+impl Local {
+    /// Starts the pod, over a store of its own: the jobs of the user's server are not this run's business, and may be in use.
+    ///
+    /// # Errors
+    /// When its directories or its store cannot be used.
+    pub async fn start(config: Config) -> anyhow::Result<Self> {
+        let local = config.home.join("local");
+        std::fs::create_dir_all(&local)
+            .with_context(|| format!("cannot create {}", local.display()))?;
+        let store = tempfile::Builder::new()
+            .prefix("run-")
+            .tempdir_in(&local)
+            .context("cannot make a store for this run")?;
+        let config = Config {
+            jobs_dir: store.path().to_owned(),
+            redis: None,
+            ..config
+        };
+        let queue = embedded(&config).await?;
+        let closed = queue.closed();
+        let host = Host::over(config, Arc::new(queue), None).await?;
+        let worker = tokio::spawn(worker::run(host.pod.clone(), host.drain.clone()));
+        Ok(Self {
+            host,
+            worker: AbortOnDrop(worker),
+            store,
+            closed,
+            job: None,
+            over: false,
+        })
+    }
+
+    /// Runs a job to its end and hands every event to `watch` as it comes.
+    ///
+    /// # Errors
+    /// When the request is refused or the store cannot be used.
+    pub async fn run(
+        &mut self,
+        request: RequestBody,
+        mut watch: impl FnMut(&Event) + Send,
+    ) -> anyhow::Result<Record> {
+        let id = self.host.service.submit(request).await?.id.parse()?;
+        self.job = Some(id);
+        let queue = &self.host.pod.queue;
+        let mut changes = queue.watch(id).await?;
+        let mut cursor = Cursor::default();
+        loop {
+            let (events, next) = queue.events(id, cursor).await?;
+            cursor = next;
+            let ended = events
+                .iter()
+                .any(|event| matches!(event.body, EventBody::End { .. }));
+            events.iter().for_each(&mut watch);
+            if ended {
+                self.over = true;
+                return Ok(queue.get(id).await?);
+            }
+            if events.is_empty() {
+                changes.changed().await.context("the store is gone")?;
+            }
         }
-        if events.is_empty() {
-            changes.changed().await.context("the store is gone")?;
+    }
+
+    /// Ends the pod: first whoever works, then the store, and only then the folders they worked in. What the agent made stays.
+    pub async fn close(mut self) {
+        self.host.drain.close();
+        let is_busy = self.job.is_some() && !self.over;
+        if is_busy
+            || tokio::time::timeout(WRAP_UP, &mut self.worker.0)
+                .await
+                .is_err()
+        {
+            self.worker.0.abort();
         }
+        let pod = &self.host.pod;
+        let temp_root = pod.temp_root();
+        let scratch = self.job.map(|job| pod.repos.scratch_path(&job.to_string()));
+        drop((self.host, self.worker));
+        if tokio::time::timeout(CLOSING, self.closed.cancelled())
+            .await
+            .is_err()
+        {
+            tracing::warn!(
+                "the store of this run is still in use; its folder is removed all the same"
+            );
+        }
+        let cleared = tokio::task::spawn_blocking(move || {
+            drop(std::fs::remove_dir_all(temp_root));
+            if let Some(scratch) = scratch {
+                remove_if_unused(&scratch);
+            }
+            drop(self.store);
+        });
+        drop(cleared.await);
     }
 }
 
-struct AbortOnDrop(tokio::task::AbortHandle);
+/// Removes the work directory of a job without a repository, if nothing is in it but what this program itself put there.
+fn remove_if_unused(scratch: &Path) {
+    let own = |entry: std::io::Result<std::fs::DirEntry>| {
+        entry.is_ok_and(|entry| entry.file_name() == LOCAL_CONFIG_DIR)
+    };
+    if std::fs::read_dir(scratch).is_ok_and(|mut entries| entries.all(own)) {
+        drop(std::fs::remove_dir_all(scratch));
+    }
+}
+
+struct AbortOnDrop(JoinHandle<()>);
 
 impl Drop for AbortOnDrop {
     fn drop(&mut self) {
@@ -124,11 +204,20 @@ struct Host {
 }
 
 impl Host {
-    /// Opens everything a pod needs. Agents that an earlier life of this pod left behind are killed before any job can run again.
+    /// Opens the store that the settings name, and starts the pod over it.
     async fn start(config: Config) -> anyhow::Result<Self> {
+        let (queue, fleet) = store(&config).await?;
+        Self::over(config, queue, fleet).await
+    }
+
+    /// Opens everything else that a pod needs. Agents that an earlier life of this pod left behind are killed before any job can run again.
+    async fn over(
+        config: Config,
+        queue: Arc<dyn Queue>,
+        fleet: Option<RedisStore>,
+    ) -> anyhow::Result<Self> {
         let config = Arc::new(config);
         let reaper = process::init()?;
-        let (queue, fleet) = store(&config).await?;
         let instance = Instance::of(&config.jobs_dir, config.pod_name.as_str());
         let stale = process::sweep_stale(&instance).await;
         if stale.killed > 0 {
@@ -235,14 +324,17 @@ impl Host {
 /// Opens the store that the settings name, and the fleet behind it.
 async fn store(config: &Config) -> anyhow::Result<(Arc<dyn Queue>, Option<RedisStore>)> {
     let Some(settings) = redis::Settings::of(config) else {
-        let jobs_dir = config.jobs_dir.clone();
-        let queue = tokio::task::spawn_blocking(move || Embedded::open(&jobs_dir)).await??;
-        return Ok((Arc::new(queue), None));
+        return Ok((Arc::new(embedded(config).await?), None));
     };
     let fleet = RedisStore::open(settings).await?;
     let up = fleet.up();
     tokio::spawn(telemetry::follow_redis(up));
     Ok((Arc::new(fleet.clone()), Some(fleet)))
+}
+
+async fn embedded(config: &Config) -> anyhow::Result<Embedded> {
+    let jobs_dir = config.jobs_dir.clone();
+    Ok(tokio::task::spawn_blocking(move || Embedded::open(&jobs_dir)).await??)
 }
 
 /// Sees to it that agents end with this server, should it be killed: another pod runs their jobs then. The first process of a

@@ -186,6 +186,48 @@ async fn a_job_runs_without_any_server() {
 }
 
 #[tokio::test]
+async fn a_local_run_complains_of_nothing_and_leaves_only_what_the_agent_made() {
+    let world = World::builder().idle();
+    let local = async |task: &str, more: &[&str]| {
+        let run = ["run", task, "--profile", "shell", "--local"];
+        world.cli(&[&run, more].concat()).await
+    };
+    let left = || {
+        let mut left = world.files("repos/local");
+        for folder in ["home/.agenticore/tmp", "home/.agenticore/local"] {
+            let entries = std::fs::read_dir(world.path(folder)).into_iter().flatten();
+            left.extend(entries.map(|entry| entry.unwrap().path().display().to_string()));
+        }
+        left
+    };
+    for _ in 0..4 {
+        let run = local("echo 1", &[]).await;
+        assert_eq!(run.code, Some(0), "{}", run.stderr);
+        assert!(
+            !run.stderr.contains("ERROR") && !run.stderr.contains("WARN"),
+            "{}",
+            run.stderr
+        );
+        let refused = local("echo 1", &["--session-id", "x"]).await;
+        assert_eq!(refused.code, Some(2), "{}", refused.stderr);
+        assert!(!refused.stderr.contains("ERROR"), "{}", refused.stderr);
+    }
+    let cut = local("sleep 1000", &["--timeout", "1"]).await;
+    assert_eq!(cut.code, Some(6), "{}", cut.stderr);
+    assert!(!cut.stderr.contains("ERROR"), "{}", cut.stderr);
+    assert!(world.agents().is_empty(), "the agent is gone with it");
+    assert_eq!(left(), [""; 0]);
+
+    let made = local("echo work > made.txt", &[]).await;
+    assert_eq!(made.code, Some(0), "{}", made.stderr);
+    assert!(
+        left().iter().any(|file| file.ends_with("made.txt")),
+        "{:?}",
+        left()
+    );
+}
+
+#[tokio::test]
 async fn big_output_keeps_its_head_and_tail_in_flat_memory() {
     const BYTES: u64 = 60_000_000;
     let world = World::start();

@@ -14,7 +14,7 @@ use super::output::{Format, Output};
 use crate::client::Client;
 use crate::config::{Config, Flags};
 use crate::job::{Record, RequestBody};
-use crate::server;
+use crate::server::Local;
 
 /// Submit a job
 ///
@@ -139,8 +139,11 @@ async fn local(args: &Args, body: RequestBody, output: &Output) -> anyhow::Resul
             tracing::warn!("cannot show an event: {error:#}");
         }
     };
-    // Dropping the run kills the agent.
-    match until_cut(args.waiting.limit(), server::run_local(config, body, watch)).await? {
+    let mut local = Local::start(config).await?;
+    let ran = until_cut(args.waiting.limit(), local.run(body, watch)).await;
+    // Kills the agent where the run was cut short.
+    local.close().await;
+    match ran? {
         Ok(record) => tell_end(output, &record?),
         Err(Cut::Interrupted) => {
             output.note("interrupted; the agent was stopped");

@@ -162,12 +162,17 @@ impl RepoCache {
         self.remove_in(&url.key(), job_name(job)?, watch).await
     }
 
+    /// Where a job without a repository works.
+    pub(crate) fn scratch_path(&self, job: &str) -> PathBuf {
+        self.root.join("local").join(job)
+    }
+
     /// Makes the folder for a job without a repository; one that is there is kept.
     ///
     /// # Errors
     /// [`GitError`].
     pub fn scratch(&self, job: &str) -> Result<PathBuf, GitError> {
-        let path = self.root.join("local").join(job_name(job)?);
+        let path = self.scratch_path(job_name(job)?);
         fs::create_dir_all(&path).map_err(GitError::io("create", &path))?;
         Ok(path)
     }
@@ -177,7 +182,7 @@ impl RepoCache {
     /// # Errors
     /// [`GitError`].
     pub async fn remove_scratch(&self, job: &str) -> Result<(), GitError> {
-        files::remove(&self.root.join("local").join(job_name(job)?)).await
+        files::remove(&self.scratch_path(job_name(job)?)).await
     }
 
     /// Removes the worktrees, branches and folders of the jobs in `dead`, and what operations that were cut short left. Gives back the
