@@ -48,12 +48,14 @@ impl Unusable {
 /// # Errors
 /// [`Unusable`] with the names that exist.
 pub fn component(named: &Path) -> Result<Component, Unusable> {
+    let name = named.to_string_lossy();
+    // No folder is a component, so one of that name, such as the project of a plugin, does not hide the bundled one.
+    let is_hidden = named.exists() && !named.is_dir();
+    if !is_hidden && bundled::plugin(&name).is_some() {
+        return Ok(Component::Bundled(name.into_owned()));
+    }
     if named.exists() {
         return Ok(Component::File(named.to_owned()));
-    }
-    let name = named.to_string_lossy();
-    if bundled::plugin(&name).is_some() {
-        return Ok(Component::Bundled(name.into_owned()));
     }
     let known: Vec<_> = bundled::plugin_names().collect();
     Err(Unusable::at(

@@ -54,6 +54,20 @@ fn describes(world: &World, name: &str, what: &str) -> String {
 }
 
 #[tokio::test]
+async fn a_folder_does_not_hide_a_bundled_plugin_of_its_name() {
+    let world = World::builder().idle();
+    fs::create_dir(world.path("policy")).unwrap();
+    for command in ["check", "inspect"] {
+        let run = world.cli(&["plugin", command, "policy"]).await;
+        assert_eq!(run.code, Some(0), "{command}: {}", run.stderr);
+    }
+    // A file is what it is.
+    fs::write(world.path("shell"), "no component").unwrap();
+    let run = world.cli(&["plugin", "check", "shell"]).await;
+    assert_ne!(run.code, Some(0), "{}", run.stdout);
+}
+
+#[tokio::test]
 async fn a_dry_run_gives_the_tree_hash_of_the_server() {
     let world = World::builder()
         .profile(
