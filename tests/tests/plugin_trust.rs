@@ -247,4 +247,14 @@ async fn a_redacting_plugin_cleans_the_record_and_withholds_where_it_fails() {
     assert!(!text(&job, "error").contains("hunter2"), "{job}");
     assert_eq!(text(&job, "status"), "failed", "the result is the agent's");
     assert_eq!(text(&field(&job, "hooks")[0], "at"), "redact", "{job}");
+    let events = world.events(text(&job, "id")).await;
+    let told = events
+        .iter()
+        .filter(|event| text(event, "type") == "plugin");
+    let told: Vec<&str> = told.map(|event| text(event, "message")).collect();
+    assert!(
+        told.iter()
+            .any(|message| message.contains("is withheld because it is required")),
+        "{told:?}"
+    );
 }

@@ -19,6 +19,11 @@ const MAX_CHANGED_FILES: usize = 1_000;
 /// Calls that the record keeps.
 const MAX_USES: usize = 100;
 
+/// What comes of a hook that failed where it is not required.
+pub(super) const PASSED_OVER: &str = "and is passed over";
+/// What comes of one that is required, after the agent's end.
+const NO_PULL_REQUEST: &str = "and no pull request is opened because it is required";
+
 /// What one call of a hook came to.
 pub(super) struct Called<T> {
     pub(super) digest: Digest,
@@ -76,7 +81,7 @@ impl Attempt<'_> {
                 Err(error) if hook.required => {
                     return Err(Halt::Failed(hook_failed(hook, error)));
                 }
-                Err(error) => self.passed_over(hook, &error).await,
+                Err(error) => self.tell_failed(hook, &error, PASSED_OVER).await,
             }
         }
         Ok(launch)
@@ -131,7 +136,12 @@ impl Attempt<'_> {
                         wish(&mut wishes, review.pull_request);
                     }
                     Err(error) => {
-                        self.passed_over(hook, &error).await;
+                        let so = if hook.required {
+                            NO_PULL_REQUEST
+                        } else {
+                            PASSED_OVER
+                        };
+                        self.tell_failed(hook, &error, so).await;
                         if hook.required {
                             let reason = format!("the required hook {} failed", name(hook));
                             wishes.veto.get_or_insert(reason);
@@ -206,8 +216,9 @@ impl Attempt<'_> {
         self.pod.plugins.note_error(&hook.plugin.component, error);
     }
 
-    pub(super) async fn passed_over(&self, hook: &HookRef, error: &PluginError) {
-        let message = format!("the hook was passed over: {error}");
+    /// Tells the stream that a hook failed, and what comes of it.
+    pub(super) async fn tell_failed(&self, hook: &HookRef, error: &PluginError, so: &str) {
+        let message = format!("the hook failed, {so}: {error}");
         self.reporter
             .send(EventBody::Plugin {
                 plugin: name(hook),

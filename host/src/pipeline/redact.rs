@@ -4,13 +4,16 @@
 //! Fails closed: where a required plugin fails, its passages are withheld. The lines of the live event stream are stored as they come and
 //! are not passed here.
 
-use super::hook::{Called, at, name};
+use super::hook::{Called, PASSED_OVER, at, name};
 use super::{Attempt, Halt, Interrupt};
 use crate::job::{HookUse, Verdict, Wishes};
 use crate::plugin::PluginError;
 use crate::plugin::types::{Passage, PassageKind};
 use crate::plugins::admission::Ready;
 use crate::profile::{HookPoint, HookRef, Profile};
+
+/// What comes of a required plugin that failed.
+const WITHHELD: &str = "and what it was to clean is withheld because it is required";
 
 /// Texts on their way through the redacting plugins.
 struct Passages {
@@ -168,7 +171,8 @@ impl Attempt<'_> {
                     passages.take(answers);
                 }
                 Err(error) => {
-                    self.passed_over(hook, &error).await;
+                    let so = if hook.required { WITHHELD } else { PASSED_OVER };
+                    self.tell_failed(hook, &error, so).await;
                     if hook.required {
                         passages.withhold(hook, &error);
                         break;

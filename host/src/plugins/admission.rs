@@ -3,6 +3,7 @@
 //! What a plugin gets is what it asks for, the profile grants and the operator's ceiling allows. That, the digest and the limits go on the
 //! job's record, and the bytes are kept beside it. An attempt takes those bytes, wherever it runs, or fails with a code that says why.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -11,9 +12,9 @@ use serde_json::Value;
 use super::Plugins;
 use crate::job::{Admitted, JobId, PluginPlace};
 use crate::plugin::{
-    CallContext, Code, Digest, EffectiveGrants, Grants, Plugin, PluginError, Role,
+    CallContext, Code, Digest, EffectiveGrants, Grants, Party, Plugin, PluginError, Role,
 };
-use crate::profile::{Component, PluginRef, Profile};
+use crate::profile::{Component, HookPoint, PluginRef, Profile};
 use crate::trust::Subject;
 use crate::workbench::signature::Provenance;
 
@@ -35,18 +36,16 @@ impl Plugins {
     /// [`PluginError`], whose message says which plugin it is about and, where the operator must act, holds the command.
     pub async fn admit(&self, profile: &Profile) -> Result<Vec<Admitted>, PluginError> {
         let mut admitted = Vec::new();
-        for (place, reference) in references(profile) {
-            admitted.push(self.admit_one(place, reference).await?);
+        for named in named(profile) {
+            admitted.push(self.admit_one(named).await?);
         }
         Ok(admitted)
     }
 
-    async fn admit_one(
-        &self,
-        place: PluginPlace,
-        reference: &PluginRef,
-    ) -> Result<Admitted, PluginError> {
+    async fn admit_one(&self, named: Named<'_>) -> Result<Admitted, PluginError> {
+        let (place, reference) = (named.place(), named.reference);
         let plugin = self.load(reference).await?;
+        named.check_exports(&plugin)?;
         let (name, digest) = (name(&plugin, &reference.component), plugin.digest());
         self.trust.check_enabled(&name, digest)?;
         let component = reference.component.to_string();
@@ -208,11 +207,83 @@ impl Plugins {
     }
 }
 
+/// A plugin as a profile names it.
+#[derive(Clone, Copy)]
+pub(super) struct Named<'a> {
+    pub(super) reference: &'a PluginRef,
+    /// Where a hook is called; none: it is the plugin that makes the plan.
+    on: Option<&'a BTreeSet<HookPoint>>,
+}
+
 /// The plugins of a profile, in the order they are called.
-fn references(profile: &Profile) -> impl Iterator<Item = (PluginPlace, &PluginRef)> {
-    let hooks = profile.hooks.iter();
-    let hooks = hooks.map(|hook| (PluginPlace::Hook, &hook.plugin));
-    std::iter::once((PluginPlace::Plugin, &profile.plugin)).chain(hooks)
+pub(super) fn named(profile: &Profile) -> impl Iterator<Item = Named<'_>> {
+    let plugin = Named {
+        reference: &profile.plugin,
+        on: None,
+    };
+    let hooks = profile.hooks.iter().map(|hook| Named {
+        reference: &hook.plugin,
+        on: Some(&hook.on),
+    });
+    std::iter::once(plugin).chain(hooks)
+}
+
+impl Named<'_> {
+    pub(super) fn place(&self) -> PluginPlace {
+        match self.on {
+            None => PluginPlace::Plugin,
+            Some(_) => PluginPlace::Hook,
+        }
+    }
+
+    /// Refuses a component that cannot be called where the profile lists it: nobody would know before the job is half over.
+    pub(super) fn check_exports(&self, plugin: &Plugin) -> Result<(), PluginError> {
+        let (component, exports) = (&self.reference.component, plugin.exports());
+        let Some(on) = self.on else {
+            if exports.profile && exports.agent {
+                return Ok(());
+            }
+            let message = format!(
+                "the plugin {component} cannot run an agent: it exports {}, and `profile` and `agent` are needed",
+                exports.names().join(", ")
+            );
+            let remedy = "name another component in `plugin.component` of profile.yml; a hook goes below `hooks`";
+            return Err(PluginError::new(Code::Export, message).with_remedy(Party::Profile, remedy));
+        };
+        let can = |point: &HookPoint| match point {
+            HookPoint::PreJob | HookPoint::PostJob => exports.hooks,
+            HookPoint::Redact => exports.redact,
+        };
+        let Some(lacking) = on.iter().find(|point| !can(point)) else {
+            return Ok(());
+        };
+        let points = [HookPoint::PreJob, HookPoint::PostJob, HookPoint::Redact];
+        let points: Vec<_> = points
+            .iter()
+            .filter(|point| can(point))
+            .map(|point| point.as_str())
+            .collect();
+        let (message, remedy) = if points.is_empty() {
+            let message = format!(
+                "the hook {component} is no hook: it exports {}",
+                exports.names().join(", ")
+            );
+            (
+                message,
+                "name another component in `hooks` of profile.yml".to_owned(),
+            )
+        } else {
+            let (lacking, points) = (lacking.as_str(), points.join(", "));
+            let message = format!(
+                "the hook {component} cannot be called at `{lacking}`; what it exports is for: {points}"
+            );
+            (
+                message,
+                format!("list it with `on: [{points}]` or fewer in profile.yml"),
+            )
+        };
+        Err(PluginError::new(Code::Export, message).with_remedy(Party::Profile, remedy))
+    }
 }
 
 /// The entry of this component. Its file may lie in another folder on another pod, where its name decides.
