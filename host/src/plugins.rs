@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::stream::{FuturesUnordered, StreamExt as _};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::bundled;
 use crate::config::Config;
@@ -269,6 +269,44 @@ impl Plugins {
             tracing::error!(plugin = name, %error, "a plugin does not load; profiles that name it cannot run");
             warmth.failed.push(format!("{name} ({})", error.code));
         }
+    }
+
+    /// Warns of settings below `agents` that are for plugins which are not here: most likely their names are wrong.
+    pub async fn warn_of_absent(
+        &self,
+        agents: &BTreeMap<String, Map<String, Value>>,
+        profiles: &ProfileStore,
+    ) {
+        for problem in self.absent(agents, profiles).await {
+            tracing::warn!("{problem}");
+        }
+    }
+
+    async fn absent(
+        &self,
+        agents: &BTreeMap<String, Map<String, Value>>,
+        profiles: &ProfileStore,
+    ) -> Vec<String> {
+        let mut known: BTreeSet<String> = bundled::plugin_names().map(str::to_owned).collect();
+        let is_known = |name: &String, known: &BTreeSet<String>| known.contains(name);
+        if agents.keys().all(|name| is_known(name, &known)) {
+            return Vec::new();
+        }
+        for reference in named(profiles) {
+            // One that does not load was told of when it was loaded ahead.
+            if let Ok(plugin) = self.load(&reference).await {
+                known.insert(admission::name(&plugin, &reference.component));
+            }
+        }
+        let absent = agents.keys().filter(|name| !is_known(name, &known));
+        let names = known
+            .iter()
+            .map(String::as_str)
+            .collect::<Vec<_>>()
+            .join(", ");
+        absent
+            .map(|name| format!("nothing reads the settings `agents.{name}`: no profile uses a plugin of that name; known are: {names}"))
+            .collect()
     }
 
     /// What the prewarm came to, for people.

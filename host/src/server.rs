@@ -258,6 +258,9 @@ impl Host {
             let pinned = pod.pinned_plugins().await;
             let time = pod.config.plugin_prewarm;
             pod.plugins.prewarm(&pod.profiles, pinned, time).await;
+            pod.plugins
+                .warn_of_absent(&pod.config.agents, &pod.profiles)
+                .await;
             warm.cancel();
             if let Err(error) = process::memory::release_code() {
                 tracing::debug!(%error, "code that only the start needed stays in memory");

@@ -4,8 +4,19 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use agenticore_plugin::Error;
+use agenticore_plugin::{Error, OperatorSettings};
 use serde_json::Value;
+
+/// How the operator sets this plugin.
+pub(crate) const SETTINGS: OperatorSettings = OperatorSettings {
+    plugin: "claude-code",
+    known: &["binary", "timeout", "config_dir", "env", "gentle_stop"],
+    variables: &[
+        ("binary", "AGENTICORE_CLAUDE_BINARY"),
+        ("timeout", "AGENTICORE_CLAUDE_TIMEOUT"),
+        ("config_dir", "AGENTICORE_CLAUDE_CONFIG_DIR"),
+    ],
+};
 
 /// The operator's settings. Keys that are not for this plugin are passed over.
 #[derive(Debug, Default, Deserialize)]
@@ -45,11 +56,7 @@ pub(crate) struct Otel {
 
 impl Operator {
     pub(crate) fn read(settings: &Value) -> Result<Self, Error> {
-        let mut operator = Self::deserialize(settings).map_err(|error| {
-            Error::config(format!(
-                "the operator's settings for claude-code are not valid: {error}"
-            ))
-        })?;
+        let mut operator: Self = SETTINGS.read(settings)?;
         for text in [
             &mut operator.binary,
             &mut operator.config_dir,
@@ -58,6 +65,7 @@ impl Operator {
         ] {
             *text = text.take().filter(|text| !text.is_empty());
         }
+        SETTINGS.check_program("binary", operator.binary.as_ref())?;
         Ok(operator)
     }
 
@@ -70,6 +78,7 @@ impl Operator {
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
+    use agenticore_plugin::ErrorCode;
     use serde_json::json;
 
     use super::*;
@@ -83,12 +92,19 @@ mod tests {
             (operator.binary, operator.config_dir, operator.timeout),
             (None, None, None)
         );
-        assert!(
-            Operator::read(&json!({"timeout": "soon"}))
-                .unwrap_err()
-                .message
-                .contains("claude-code")
-        );
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_as_the_operator_wrote_it() {
+        for (settings, place) in [
+            (json!({"timeout": "soon"}), "AGENTICORE_CLAUDE_TIMEOUT"),
+            (json!({"binary": "a b"}), "AGENTICORE_CLAUDE_BINARY"),
+            (json!({"env": {"A": 1}}), "`agents.claude-code.env`"),
+        ] {
+            let error = Operator::read(&settings).unwrap_err();
+            assert!(error.message.contains(place), "{}", error.message);
+            assert_eq!(error.code, ErrorCode::Internal, "no profile is at fault");
+        }
     }
 
     #[test]

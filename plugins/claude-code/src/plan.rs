@@ -5,7 +5,7 @@ mod environment;
 use serde_json::{Value, json};
 
 use crate::files::{self, Files};
-use crate::operator::Operator;
+use crate::operator::{self, Operator};
 use crate::permissions::{self, Permissions};
 use crate::prompt;
 use crate::settings::{self, Settings};
@@ -36,6 +36,7 @@ pub(crate) fn make(request: &Request<Value>) -> Result<(LaunchPlan, Vec<String>)
         .map(|layer| (layer.name.as_str(), layer.settings.as_str()));
     let (settings, mut notes) = settings::of_layers(layers, &request.config.to_string())?;
     let operator = Operator::read(&request.operator)?;
+    notes.extend(operator::SETTINGS.unread(&request.operator));
     let mut files = files::lay_out(&request.layers, operator.bypass_is_refused())?;
     let permissions = permissions::of(&settings, &operator, &files.servers, &files.denies);
     notes.append(&mut files.notes);

@@ -43,9 +43,9 @@ impl Profile for Plugin {
     }
 
     fn materialize(request: Request<Value>) -> Result<LaunchPlan, Error> {
-        let (plan, note) = plan::make(&request)?;
-        if let Some(note) = note {
-            warn(note);
+        let (plan, notes) = plan::make(&request)?;
+        for note in notes {
+            warn(&note);
         }
         Ok(plan)
     }

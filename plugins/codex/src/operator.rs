@@ -4,8 +4,15 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use agenticore_plugin::Error;
+use agenticore_plugin::{Error, OperatorSettings};
 use serde_json::Value;
+
+/// How the operator sets this plugin.
+pub(crate) const SETTINGS: OperatorSettings = OperatorSettings {
+    plugin: "codex",
+    known: &["binary", "timeout", "base_url", "env"],
+    variables: &[],
+};
 
 /// The operator's settings. Keys that are not for this plugin are passed over.
 #[derive(Debug, Default, Deserialize)]
@@ -23,14 +30,11 @@ pub(crate) struct Operator {
 
 impl Operator {
     pub(crate) fn read(settings: &Value) -> Result<Self, Error> {
-        let mut operator = Self::deserialize(settings).map_err(|error| {
-            Error::config(format!(
-                "the operator's settings for codex are not valid: {error}"
-            ))
-        })?;
+        let mut operator: Self = SETTINGS.read(settings)?;
         for text in [&mut operator.binary, &mut operator.base_url] {
             *text = text.take().filter(|text| !text.is_empty());
         }
+        SETTINGS.check_program("binary", operator.binary.as_ref())?;
         Ok(operator)
     }
 }

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::config;
 use crate::files;
-use crate::operator::Operator;
+use crate::operator::{self, Operator};
 use crate::settings::Settings;
 
 const DEFAULT_BINARY: &str = "codex";
@@ -33,7 +33,7 @@ const INHERITED: [&str; 9] = [
 ///
 /// # Errors
 /// What is wrong with the profile, the operator's settings or the session.
-pub(crate) fn make(request: &Request<Value>) -> Result<(LaunchPlan, Option<&'static str>), Error> {
+pub(crate) fn make(request: &Request<Value>) -> Result<(LaunchPlan, Vec<String>), Error> {
     let settings = Settings::read(&request.config.to_string())?;
     let operator = Operator::read(&request.operator)?;
     let files = files::lay_out(&request.layers)?;
@@ -74,8 +74,11 @@ pub(crate) fn make(request: &Request<Value>) -> Result<(LaunchPlan, Option<&'sta
         },
         stop: StopPlan::Terminate,
     };
-    let note = (!keep).then_some("no session is kept: an interrupted job begins anew");
-    Ok((plan, note))
+    let mut notes = operator::SETTINGS.unread(&request.operator);
+    if !keep {
+        notes.push("no session is kept: an interrupted job begins anew".to_owned());
+    }
+    Ok((plan, notes))
 }
 
 /// The session to go on with.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::bindings::types::{
@@ -215,6 +216,112 @@ pub fn is_variable(name: &str) -> bool {
         && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
 }
 
+/// A plugin and how its operator sets it, for words about settings that are wrong. Neither the profile nor the job is at fault then.
+#[derive(Clone, Copy, Debug)]
+pub struct OperatorSettings {
+    /// The plugin's name, which is its group's below `agents` in `config.yml`.
+    pub plugin: &'static str,
+    /// Every setting it reads.
+    pub known: &'static [&'static str],
+    /// Settings that have a variable, too.
+    pub variables: &'static [(&'static str, &'static str)],
+}
+
+/// What the host hands to every plugin.
+const OF_THE_HOST: [&str; 2] = ["otel", "uid"];
+
+impl OperatorSettings {
+    /// Reads the settings.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Internal`], with the setting that does not fit and where the operator finds it.
+    pub fn read<T: DeserializeOwned>(&self, settings: &Value) -> Result<T, Error> {
+        T::deserialize(settings).map_err(|error| {
+            // The error does not say which; each setting by itself does.
+            let fits = |(name, value): (&String, &Value)| {
+                let alone = json!({ name: value });
+                let error = T::deserialize(alone).err()?;
+                Some(self.wrong(name, &format!("does not fit: {error}")))
+            };
+            let found = settings.as_object().into_iter().flatten().find_map(fits);
+            found.unwrap_or_else(|| {
+                let plugin = self.plugin;
+                Error {
+                    code: ErrorCode::Internal,
+                    message: format!("the operator's settings for {plugin} are not valid: {error}"),
+                }
+            })
+        })
+    }
+
+    /// Refuses a program that no host would start.
+    ///
+    /// # Errors
+    /// As [`OperatorSettings::read`].
+    pub fn check_program(&self, name: &str, program: Option<&String>) -> Result<(), Error> {
+        match program {
+            Some(program) if !is_program(program) => {
+                let shown = one_line(program, 100);
+                let problem = format!(
+                    "is `{shown}`; it must be the name of a program or its absolute path, without arguments"
+                );
+                Err(self.wrong(name, &problem))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What to tell of settings that the plugin does not read.
+    #[must_use]
+    pub fn unread(&self, settings: &Value) -> Vec<String> {
+        let keys = settings.as_object().into_iter().flatten();
+        let unknown = keys
+            .map(|(key, _)| key.as_str())
+            .filter(|key| !self.known.contains(key) && !OF_THE_HOST.contains(key));
+        let known = self.known.join(", ");
+        let told = |key| {
+            let place = self.place(key);
+            format!("nothing reads the operator's setting {place}; known are: {known}")
+        };
+        unknown.map(told).collect()
+    }
+
+    fn wrong(&self, name: &str, problem: &str) -> Error {
+        let place = self.place(name);
+        Error {
+            code: ErrorCode::Internal,
+            message: format!(
+                "the operator's setting {place} {problem}; the operator must correct it"
+            ),
+        }
+    }
+
+    /// Where a setting stands.
+    fn place(&self, name: &str) -> String {
+        let shown = one_line(name, 60);
+        let place = format!("`agents.{}.{shown}`", self.plugin);
+        match self.variables.iter().find(|(setting, _)| *setting == name) {
+            Some((_, variable)) => format!("{place} ({variable})"),
+            None => place,
+        }
+    }
+}
+
+/// What the host takes for a program: a name, or a plain absolute path.
+fn is_program(text: &str) -> bool {
+    if text.is_empty() || text.starts_with('-') || text.contains(char::is_control) {
+        return false;
+    }
+    match text.strip_prefix('/') {
+        Some(path) => !path.split('/').any(|name| ["", ".", ".."].contains(&name)),
+        None => {
+            !text.contains(char::is_whitespace)
+                && !text.contains('/')
+                && ![".", ".."].contains(&text)
+        }
+    }
+}
+
 /// A text in one line of at most `len` characters.
 #[must_use]
 pub fn one_line(text: &str, len: usize) -> String {
@@ -275,6 +382,49 @@ mod tests {
         for wrong in ["--help", "0198c0de-0000-7000-8000-00000000000x", ""] {
             assert!(start(wrong).uuid("it").is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_wrong_setting_of_the_operator_is_named_with_its_place() {
+        #[derive(Debug, Default, serde::Deserialize)]
+        #[serde(default)]
+        struct Own {
+            timeout: Option<u32>,
+        }
+        let settings = OperatorSettings {
+            plugin: "greeter",
+            known: &["timeout", "binary"],
+            variables: &[("timeout", "GREETER_TIMEOUT")],
+        };
+        let read = |value: &Value| settings.read::<Own>(value).map_err(|error| error.message);
+        assert!(read(&json!({"timeout": 3, "other": [], "uid": 0})).is_ok());
+        let refused = read(&json!({"binary": "x", "timeout": "abc"})).unwrap_err();
+        assert!(
+            refused.contains("`agents.greeter.timeout` (GREETER_TIMEOUT)")
+                && refused.contains("abc"),
+            "{refused}"
+        );
+        assert!(read(&json!(3)).is_err_and(|message| message.contains("greeter")));
+
+        let unread = settings.unread(&json!({"binry": "x", "timeout": 3, "otel": {}, "uid": 0}));
+        assert_eq!(
+            unread,
+            [
+                "nothing reads the operator's setting `agents.greeter.binry`; known are: timeout, binary"
+            ]
+        );
+        for (program, good) in [
+            ("claude", true),
+            ("/opt/my agent/claude", true),
+            ("a b", false),
+            ("./claude", false),
+            ("-x", false),
+            ("/opt/../claude", false),
+        ] {
+            let checked = settings.check_program("binary", Some(&program.to_owned()));
+            assert_eq!(checked.is_ok(), good, "{program}");
+        }
+        assert_eq!(settings.check_program("binary", None), Ok(()));
     }
 
     #[test]

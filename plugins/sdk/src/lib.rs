@@ -35,7 +35,9 @@ mod log;
 mod profile;
 mod redact;
 
-pub use agent::{Environment, WHATEVER_IS_GRANTED, is_variable, one_line, one_of, schema};
+pub use agent::{
+    Environment, OperatorSettings, WHATEVER_IS_GRANTED, is_variable, one_line, one_of, schema,
+};
 pub use bindings::hook_plugin::agenticore::plugin::types::{
     Argument, Budget, Conclusion, Content, Denial, Ending, EnvValue, EnvVar, Error, ErrorCode,
     Exit, Fact, Failure, FailureClass, FileEntry, FileMode, Job, LaunchPlan, Layer, LayerFile,

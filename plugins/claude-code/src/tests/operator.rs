@@ -99,6 +99,19 @@ fn the_operator_chooses_the_binary_the_time_and_the_config_directory() {
 }
 
 #[test]
+fn a_setting_of_the_operator_that_nothing_reads_is_told() {
+    let mut request = request(&[("{}", &[])]);
+    request.operator = r#"{"binry": "/opt/claude", "uid": 10001, "otel": {}}"#
+        .parse()
+        .unwrap();
+    let notes = notes(&request);
+    assert!(
+        notes.contains("`agents.claude-code.binry`") && !notes.contains("uid"),
+        "{notes}"
+    );
+}
+
+#[test]
 fn root_keeps_its_permission_checks_and_may_use_every_tool() {
     let files: &[(&str, &str)] = &[
         (
