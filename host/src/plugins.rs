@@ -24,9 +24,11 @@ use crate::profile::{Component, PluginRef, Profile, ProfileStore};
 use crate::trust::Trust;
 use crate::workbench::signature::TrustedKeys;
 
+use self::examination::Examined;
 use self::overview::Errors;
 
 pub mod admission;
+mod examination;
 pub mod overview;
 #[cfg(test)]
 mod tests;
@@ -49,6 +51,7 @@ pub struct Plugins {
     host: Arc<PluginHost>,
     bundled: Mutex<HashMap<String, Arc<Plugin>>>,
     layers: Mutex<HashMap<String, Arc<[Layer]>>>,
+    examined: Examined,
     trust: Trust,
     /// What the last prewarm came to, for people.
     warmth: Mutex<Warmth>,
@@ -89,6 +92,7 @@ impl Plugins {
             host: PluginHost::new(options)?,
             bundled: Mutex::default(),
             layers: Mutex::default(),
+            examined: Examined::default(),
             trust: Trust::new(config),
             warmth: Mutex::default(),
             programs,

@@ -13,6 +13,7 @@ mod error;
 mod folder;
 mod keys;
 mod root;
+mod slips;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -213,4 +214,7 @@ pub struct ProfileSummary {
     pub local_only: bool,
     /// Why it cannot be used.
     pub error: Option<String>,
+    /// What its author should change.
+    #[serde(default)]
+    pub warnings: Vec<String>,
 }

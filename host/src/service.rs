@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::stream::{self, StreamExt as _};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
@@ -20,7 +21,7 @@ use crate::job::{
 use crate::plugin::PluginError;
 use crate::plugins;
 use crate::pod::Pod;
-use crate::profile::Profile;
+use crate::profile::{Profile, ProfileSummary};
 use crate::queue::redis::{PodFacts, PodInfo, ordinal};
 use crate::queue::{Depth, Queue, QueueError};
 use crate::telemetry::{metrics, trace};
@@ -223,10 +224,11 @@ impl Service {
             self.check_session(session).await?;
         }
         let profile = self.profile(request.profile.as_str()).await?;
-        let admitted = self.check(&profile).await?;
+        let (admitted, warnings) = self.check(&profile).await?;
         let mut job = Job::new(JobId::random(), request, Timestamp::now());
         job.origin = origin;
         job.run.admitted = admitted;
+        job.run.warnings = warnings;
         // A span of ours is nearer than what the request came with.
         let trace = trace::current().or(job.origin.trace.take());
         job.origin.trace = Some(trace.unwrap_or_else(TraceContext::unrecorded));
@@ -304,8 +306,8 @@ impl Service {
             .unwrap_or_else(|e| Err(broken("", e.to_string())))
     }
 
-    /// What can be known to be wrong before the job runs.
-    async fn check(&self, profile: &Profile) -> Result<Vec<Admitted>, SubmitError> {
+    /// What can be known to be wrong before the job runs: gives back its plugins and what the profile's author should change.
+    async fn check(&self, profile: &Profile) -> Result<(Vec<Admitted>, Vec<String>), SubmitError> {
         let config = &self.pod.config;
         let name = profile.name.to_string();
         if profile.local_only && !config.is_loopback() && !config.allow_local_profiles {
@@ -313,6 +315,7 @@ impl Service {
         }
         let references =
             std::iter::once(&profile.plugin).chain(profile.hooks.iter().map(|hook| &hook.plugin));
+        let mut warnings = profile.warnings.clone();
         for reference in references {
             let checked = async {
                 let plugin = self
@@ -321,23 +324,27 @@ impl Service {
                     .load(reference)
                     .await
                     .map_err(|e| e.to_string())?;
-                match plugin.config_schema() {
-                    Some(schema) => check_schema(schema, &reference.config),
-                    None => Ok(()),
+                if let Some(schema) = plugin.config_schema() {
+                    check_schema(schema, &reference.config)?;
                 }
+                Ok(plugin)
             };
-            checked
+            let plugin = checked
                 .await
                 .map_err(|problem| SubmitError::BrokenProfile {
                     name: name.clone(),
                     problem,
                 })?;
+            if std::ptr::eq(reference, &profile.plugin) {
+                warnings.extend(profile.slips(plugin.profile_keys().as_deref()));
+            }
         }
         let admitted = self.pod.plugins.admit(profile).await;
-        admitted.map_err(|error| SubmitError::Plugin {
+        let admitted = admitted.map_err(|error| SubmitError::Plugin {
             profile: name,
             error: Box::new(error),
-        })
+        })?;
+        Ok((admitted, warnings))
     }
 
     /// The pods of the fleet; without one, this server.
@@ -368,16 +375,40 @@ impl Service {
         }
     }
 
-    /// Every profile, broken ones with their error.
+    /// Every profile, with what is wrong with it.
     pub async fn profiles(&self) -> Vec<Value> {
         let profiles = self.pod.profiles.clone();
         let listed = tokio::task::spawn_blocking(move || profiles.list())
             .await
             .unwrap_or_default();
-        listed
-            .into_iter()
-            .filter_map(|summary| serde_json::to_value(summary).ok())
+        stream::iter(listed)
+            .map(|summary| self.examined(summary))
+            .buffered(EXAMINATIONS)
+            .filter_map(async |summary| serde_json::to_value(summary).ok())
             .collect()
+            .await
+    }
+
+    /// Adds what only its plugins can tell of a profile, as far as it is known in time.
+    async fn examined(&self, mut summary: ProfileSummary) -> ProfileSummary {
+        if summary.error.is_some() {
+            return summary;
+        }
+        let Ok(profile) = self.profile(&summary.name).await else {
+            return summary;
+        };
+        let examination = self.pod.plugins.examine(&profile, &self.pod.config);
+        match tokio::time::timeout(EXAMINATION_PATIENCE, examination).await {
+            Ok(found) => {
+                summary.error = found.error;
+                summary.warnings.extend(found.warnings);
+            }
+            Err(_) => summary.warnings.push(format!(
+                "profile `{}`: it is not checked yet, because its plugins are still loaded; ask again in a moment",
+                summary.name
+            )),
+        }
+        summary
     }
 
     /// Every plugin: those that are part of the program, and those that a profile names.

@@ -400,6 +400,90 @@ async fn a_repository_that_cannot_be_reached_fails_its_job_alone() {
 }
 
 #[tokio::test]
+async fn profiles_that_no_job_could_run_say_so_and_slips_are_warned_of() {
+    let world = World::builder()
+        .profile("limits", "extends: shell\nplugin: {component: shell, grants: {program: [sh]}, limits: {foo: 1}}\n")
+        .profile("sandbox", "extends: codex\nplugin: {config: {sandbox: nope}}\n")
+        .profile("model", "claude: {modle: x}\n")
+        .profile("point", "extends: shell\nhooks: [{component: policy, on: [redact]}]\n")
+        .profile("slip", "extends: shell\nhook: []\ntimout: 3\n")
+        .start();
+    until("the plugins are loaded", || async {
+        (world.get("/readyz").await.status == 200).then_some(())
+    })
+    .await;
+    let reply = world.get("/profiles").await;
+    let profiles = field(&reply.body, "profiles").as_array().unwrap();
+    let of = |name: &str| profiles.iter().find(|p| text(p, "name") == name).unwrap();
+    for (name, says) in [
+        ("limits", "foo"),
+        ("sandbox", "sandbox"),
+        ("model", "modle"),
+        ("point", "pre-job, post-job"),
+    ] {
+        let error = text(of(name), "error");
+        assert!(error.contains(says), "{name}: {error}");
+    }
+    for name in ["code", "codex", "guarded", "review", "shell"] {
+        assert_eq!(text(of(name), "error"), "", "{name}");
+        assert_eq!(field(of(name), "warnings"), &json!([]), "{name}");
+    }
+    assert_eq!(text(of("slip"), "error"), "", "a slip is no error");
+    let shown = world.cli(&["profiles"]).await;
+    assert!(
+        shown.stderr.contains("did you mean `hooks`?"),
+        "{}",
+        shown.stderr
+    );
+
+    // A hook is not found out in the middle of a job, and a slip stands on the record.
+    let body = json!({"task": "echo x", "profile": "point"});
+    let refused = world.post("/jobs", &body).await;
+    assert!((400..500).contains(&refused.status), "{}", refused.text);
+    assert!(
+        text(&refused.body, "error").contains("pre-job, post-job"),
+        "{}",
+        refused.text
+    );
+    let id = world
+        .submit_body(&json!({"task": "echo x", "profile": "slip"}))
+        .await;
+    let job = world.ended(&id).await;
+    assert_eq!(text(&job, "status"), "succeeded", "{job}");
+    let warnings = field(&job, "warnings").to_string();
+    assert!(
+        warnings.contains("`hooks`") && warnings.contains("`timeout`"),
+        "{warnings}"
+    );
+    assert_eq!(
+        field(&job, "warnings").as_array().unwrap().len(),
+        2,
+        "{warnings}"
+    );
+}
+
+#[tokio::test]
+async fn a_wrong_setting_for_an_agent_is_named_as_the_operator_wrote_it() {
+    let world = World::builder()
+        .env("AGENTICORE_CLAUDE_TIMEOUT", "abc")
+        .file("config.yml", "agents: {claude-cod: {binary: x}}\n")
+        .start();
+    let id = world
+        .submit_body(&json!({"task": "x", "profile": "code"}))
+        .await;
+    let job = world.ended(&id).await;
+    let failure = field(&job, "failure").to_string();
+    assert!(
+        failure.contains("AGENTICORE_CLAUDE_TIMEOUT") && !failure.contains("profile.yml"),
+        "{failure}"
+    );
+    until("the start warns of settings for nobody", || async {
+        world.log().contains("`agents.claude-cod`").then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_broken_profile_is_listed_with_its_error_and_harms_no_other() {
     let world = World::builder()
         .profile("good", "extends: shell\ndescription: works\n")

@@ -1,10 +1,12 @@
 //! `agenticore profiles`.
 
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 
 use super::context::Context;
 use super::exit::ExitCode;
-use super::output::Rows;
+use super::output::{Format, Rows};
 use super::text;
 
 pub(super) async fn run(context: &Context) -> anyhow::Result<ExitCode> {
@@ -14,6 +16,11 @@ pub(super) async fn run(context: &Context) -> anyhow::Result<ExitCode> {
         |p| field(p, "name").to_owned(),
         || rows(&profiles),
     )?;
+    if context.output.format == Format::Table {
+        for warning in warnings(&profiles) {
+            context.output.note(&warning);
+        }
+    }
     Ok(ExitCode::Success)
 }
 
@@ -43,9 +50,33 @@ fn rows(profiles: &[Value]) -> Rows {
     }
 }
 
+/// What the authors of profiles should change, each once: a profile repeats what is said of those it extends.
+fn warnings(profiles: &[Value]) -> Vec<String> {
+    let all = profiles
+        .iter()
+        .filter_map(|profile| profile.get("warnings")?.as_array());
+    let texts: BTreeSet<&str> = all.flatten().filter_map(Value::as_str).collect();
+    let told = |warning| format!("warning: {}", text::line(warning, 400));
+    texts.into_iter().map(told).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_warning_is_told_once() {
+        let slip = "profile `a`: nothing reads the key `hook`; did you mean `hooks`?";
+        let profiles = [
+            serde_json::json!({"name": "a", "warnings": [slip]}),
+            serde_json::json!({"name": "b", "warnings": [slip, "old"]}),
+            serde_json::json!({"name": "of an older server"}),
+        ];
+        assert_eq!(
+            warnings(&profiles),
+            ["warning: old".to_owned(), format!("warning: {slip}")]
+        );
+    }
 
     #[test]
     fn a_broken_profile_shows_why() {

@@ -140,6 +140,13 @@ impl Plugin {
         self.schema.as_ref()
     }
 
+    /// The keys at the top of `profile.yml` that it reads, as its schema says in `x-profile-keys`; none: it does not say.
+    #[must_use]
+    pub fn profile_keys(&self) -> Option<Vec<&str>> {
+        let keys = self.schema.as_ref()?.get("x-profile-keys")?.as_array()?;
+        Some(keys.iter().filter_map(Value::as_str).collect())
+    }
+
     /// What it asks for. A plugin without the export `profile` has no way to ask, and is taken to ask for whatever its
     /// profile grants.
     #[must_use]

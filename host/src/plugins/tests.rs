@@ -62,6 +62,10 @@ impl Pod {
 
     /// A process of this pod, or another pod with the same folders.
     fn plugins(&self) -> Plugins {
+        Plugins::new(&self.config(), Compiler::InProcess).unwrap()
+    }
+
+    fn config(&self) -> Config {
         let lookup = |name: &str| match name {
             "AGENTICORE_GRANTS" => Some(self.grants.clone()),
             "AGENTICORE_PLUGIN_KEYS" => Some(self.key.clone()).filter(|key| !key.is_empty()),
@@ -71,8 +75,7 @@ impl Pod {
             _ => None,
         };
         let home = self.dir.path().to_owned();
-        let config = Config::from_parts(&Flags::default(), &lookup, home, Path::new("/none"));
-        Plugins::new(&config.unwrap(), Compiler::InProcess).unwrap()
+        Config::from_parts(&Flags::default(), &lookup, home, Path::new("/none")).unwrap()
     }
 
     fn profiles(&self) -> ProfileStore {
@@ -271,6 +274,103 @@ async fn a_plugin_that_is_switched_off_is_neither_admitted_nor_run() {
     plugins.trust().disable(&shell, "").unwrap();
     let error = plugins.admit(&bundled).await.unwrap_err();
     assert_eq!(error.code, Code::Disabled, "{error}");
+}
+
+#[tokio::test]
+async fn a_component_is_admitted_only_where_it_can_be_called() {
+    let pod = Pod::new("program:sh");
+    let plugins = pod.plugins();
+    for (yaml, says) in [
+        (
+            "hooks: [{component: policy, on: [pre-job, redact]}]",
+            "pre-job, post-job",
+        ),
+        ("hooks: [{component: shell, on: [post-job]}]", "is no hook"),
+        ("plugin: {component: policy}", "`profile` and `agent`"),
+    ] {
+        let text = format!("name: mine\nextends: shell\n{yaml}\n");
+        pod.write("profiles/mine/profile.yml", text.as_bytes());
+        let error = pod.admit(&plugins).await.unwrap_err();
+        assert_eq!(error.code, Code::Export, "{error}");
+        assert!(error.message.contains(says), "{error}");
+        assert_eq!(error.fixed_by, plugin::Party::Profile);
+        let found = plugins.examine(&pod.profile(), &pod.config()).await;
+        assert!(
+            found.error.is_some_and(|error| error.contains(says)),
+            "{yaml}"
+        );
+    }
+    let good = "name: mine\nextends: shell\nhooks: [{component: redact, on: [pre-job, post-job, redact]}]\n";
+    pod.write("profiles/mine/profile.yml", good.as_bytes());
+    pod.admit(&plugins).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_profile_whose_jobs_would_fail_is_found_out_and_nothing_is_decided() {
+    let pod = Pod::new("program:*,settings:*");
+    let plugins = pod.plugins();
+    let config = pod.config();
+    for (yaml, says) in [
+        ("plugin: {component: shell, limits: {foo: 1}}", "foo"),
+        ("plugin: {component: shell, grants: {foo: [a]}}", "foo"),
+        (
+            "plugin: {component: shell, limits: {memory: 4GiB}}",
+            "ceiling",
+        ),
+        (
+            "plugin: {component: codex, config: {sandbox: nope}}",
+            "sandbox",
+        ),
+        ("plugin: {component: shell}", "program:sh"),
+        ("claude: {modle: x}", "claude.modle"),
+        ("plugin: {component: text.wasm}", "WebAssembly"),
+    ] {
+        pod.write("profiles/mine/text.wasm", b"not a component");
+        pod.write(
+            "profiles/mine/profile.yml",
+            format!("name: mine\n{yaml}\n").as_bytes(),
+        );
+        let found = plugins.examine(&pod.profile(), &config).await;
+        let error = found.error.unwrap_or_default();
+        assert!(error.contains(says), "{yaml}: {error}");
+        let again = plugins.examine(&pod.profile(), &config).await;
+        assert_eq!(again.error, Some(error), "the same when it is known");
+    }
+    pod.write(
+        "profiles/mine/profile.yml",
+        b"name: mine\nhook: []\nplugin: {component: guest.wasm, grants: {program: [sh]}}\n",
+    );
+    let found = plugins.examine(&pod.profile(), &config).await;
+    assert_eq!(found.error, None);
+    assert!(
+        found.warnings.iter().any(|slip| slip.contains("`hooks`")),
+        "{found:?}"
+    );
+    let digest = Digest::of(&guest("normal"));
+    assert!(
+        !plugins.trust().is_kept(digest),
+        "only a submission keeps bytes"
+    );
+    assert!(plugins.trust().decisions().unwrap().approvals.is_empty());
+}
+
+#[tokio::test]
+async fn settings_for_a_plugin_that_is_not_here_are_told_of() {
+    let pod = Pod::new("program:sh");
+    let agents = |name: &str| BTreeMap::from([(name.to_owned(), Map::new())]);
+    let plugins = pod.plugins();
+    for known in ["claude-code", "shell", "test-guests"] {
+        let absent = plugins.absent(&agents(known), &pod.profiles()).await;
+        assert!(absent.is_empty(), "{absent:?}");
+    }
+    let absent = plugins.absent(&agents("claude-cod"), &pod.profiles()).await;
+    let [told] = absent.as_slice() else {
+        panic!("{absent:?}")
+    };
+    assert!(
+        told.contains("`agents.claude-cod`") && told.contains("test-guests"),
+        "{told}"
+    );
 }
 
 #[tokio::test]

@@ -55,7 +55,7 @@ pub(super) enum ComponentName {
     File(String),
 }
 
-const HOST_KEYS: [&str; 12] = [
+pub(super) const HOST_KEYS: [&str; 12] = [
     "name",
     "description",
     "extends",

@@ -109,6 +109,7 @@ impl ProfileStore {
                 extends,
                 local_only: profile.local_only,
                 error: None,
+                warnings: profile.warnings.clone(),
             },
             Err(error) => ProfileSummary {
                 source: self.source_of(&name),
@@ -120,6 +121,7 @@ impl ProfileStore {
                 extends,
                 local_only: false,
                 error: Some(error.full_message()),
+                warnings: Vec::new(),
             },
         }
     }

@@ -263,6 +263,45 @@ fn a_single_file_of_the_older_form_loads_with_a_warning() {
 }
 
 #[test]
+fn keys_that_nothing_reads_are_warned_of_and_harm_nothing() {
+    let world = World::new();
+    world.write(
+        "p/profile.yml",
+        "extends: code\nextnds: shell\nhook: []\ncluade: {}\nfoo: 1\nclaude: {}\n",
+    );
+    let slips = world.load("p").slips(Some(&["claude"]));
+    assert_eq!(slips.len(), 4, "{slips:?}");
+    for (slip, meant) in slips
+        .iter()
+        .zip(["`extends`", "`hooks`", "`claude`", "known are: claude"])
+    {
+        assert!(
+            slip.contains("profile `p`") && slip.contains(meant),
+            "{slip}"
+        );
+    }
+    // A plugin that does not say what it reads may read `foo`.
+    let slips = world.load("p").slips(None);
+    assert_eq!(slips.len(), 2, "{slips:?}");
+
+    // What a parent says to its own plugin is no slip of a child that names another; a misspelt key of the host is.
+    world.write("parent/profile.yml", "claude: {}\nhoks: []\n");
+    world.write(
+        "child/profile.yml",
+        "extends: parent\nplugin: {component: shell}\n",
+    );
+    let slips = world.load("child").slips(Some(&[]));
+    assert!(
+        slips.len() == 1 && slips[0].contains("profile `parent`"),
+        "{slips:?}"
+    );
+    for name in ["code", "codex", "guarded", "review", "shell"] {
+        let slips = world.load(name).slips(Some(&["claude"]));
+        assert!(slips.is_empty(), "{name}: {slips:?}");
+    }
+}
+
+#[test]
 fn missing_roots_are_empty_and_unreadable_ones_hide_nothing() {
     let store = ProfileStore::new(vec![ProfileRoot::folder(Source::User, "/nonexistent")]).unwrap();
     assert!(store.list().is_empty());

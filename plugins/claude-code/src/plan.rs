@@ -34,9 +34,9 @@ pub(crate) fn make(request: &Request<Value>) -> Result<(LaunchPlan, Vec<String>)
         .layers
         .iter()
         .map(|layer| (layer.name.as_str(), layer.settings.as_str()));
-    let (settings, mut notes) = settings::of_layers(layers, &request.config.to_string())?;
+    let settings = settings::of_layers(layers, &request.config.to_string())?;
     let operator = Operator::read(&request.operator)?;
-    notes.extend(operator::SETTINGS.unread(&request.operator));
+    let mut notes = operator::SETTINGS.unread(&request.operator);
     let mut files = files::lay_out(&request.layers, operator.bypass_is_refused())?;
     let permissions = permissions::of(&settings, &operator, &files.servers, &files.denies);
     notes.append(&mut files.notes);

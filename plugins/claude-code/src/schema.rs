@@ -1,9 +1,9 @@
 //! The JSON Schema of `plugin.config`: the same keys as under `claude:`, and the nearest to the job.
 
-use agenticore_plugin::{one_of, schema};
+use agenticore_plugin::{one_of, schema, with_profile_keys};
 use serde_json::{Value, json};
 
-use crate::settings::{EFFORTS, OUTPUT_FORMATS, PERMISSION_MODES, SOURCES};
+use crate::settings::{EFFORTS, OUTPUT_FORMATS, PERMISSION_MODES, PROFILE_KEYS, SOURCES};
 
 /// The schema.
 pub(crate) fn config() -> Value {
@@ -11,7 +11,7 @@ pub(crate) fn config() -> Value {
     let boolean = json!({"type": ["boolean", "null"]});
     let count = json!({"type": ["integer", "null"], "minimum": 1, "maximum": u32::MAX});
     let list = json!({"type": ["array", "null"], "items": {"type": "string"}});
-    schema(json!({
+    let schema = schema(json!({
             "model": text,
             "max_turns": count,
             "permission_mode": one_of(&PERMISSION_MODES),
@@ -29,7 +29,8 @@ pub(crate) fn config() -> Value {
             "trust_repository": boolean,
             "env": {"type": ["object", "null"], "additionalProperties": {"type": ["string", "number", "boolean"]}},
             "secrets": list,
-    }))
+    }));
+    with_profile_keys(schema, &PROFILE_KEYS)
 }
 
 #[cfg(test)]

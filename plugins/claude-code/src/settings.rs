@@ -30,6 +30,8 @@ pub(crate) const KEYS: [&str; 17] = [
     "env",
     "secrets",
 ];
+/// The keys at the top of a profile that are read here; the host warns of others.
+pub(crate) const PROFILE_KEYS: [&str; 2] = ["claude", "append_prompt"];
 pub(crate) const PERMISSION_MODES: [&str; 6] = [
     "acceptEdits",
     "auto",
@@ -97,18 +99,16 @@ impl Default for Settings {
 pub(crate) fn of_layers<'a>(
     layers: impl Iterator<Item = (&'a str, &'a str)>,
     config: &str,
-) -> Result<(Settings, Vec<String>), Error> {
+) -> Result<Settings, Error> {
     let mut settings = Settings::default();
-    let mut notes = Vec::new();
     for (name, json) in layers {
         let place = format!("profile `{name}`");
         let keys = object(&place, json)?;
         settings.lay_over(&place, &keys)?;
-        notes.extend(unused(&place, &keys));
     }
     let config = object("plugin.config", config)?;
     settings.lay_keys_over("plugin.config", "", &config)?;
-    Ok((settings, notes))
+    Ok(settings)
 }
 
 /// The settings of a run, from the layers' settings as one JSON array.
@@ -123,32 +123,11 @@ pub(crate) fn of_run(layers: &str, config: &str) -> Result<Settings, Error> {
         texts.iter().map(|text| ("of this run", text.as_str())),
         config,
     )
-    .map(|(settings, _)| settings)
 }
 
 fn object(place: &str, json: &str) -> Result<Map<String, Value>, Error> {
     serde_json::from_str(json)
         .map_err(|error| Error::profile(format!("{place}: not a JSON object: {error}")))
-}
-
-/// Top-level keys that neither this plugin nor the host reads are most likely slips.
-fn unused(place: &str, keys: &Map<String, Value>) -> Vec<String> {
-    const KNOWN: [&str; 12] = [
-        "claude",
-        "append_prompt",
-        "name",
-        "description",
-        "extends",
-        "auto_pr",
-        "on_interrupt",
-        "max_attempts",
-        "local_only",
-        "timeout",
-        "plugin",
-        "hooks",
-    ];
-    let unknown = keys.keys().filter(|key| !KNOWN.contains(&key.as_str()));
-    unknown.map(|key| format!("{place}: nothing reads the key `{key}`; settings of the agent stand under `claude:`")).collect()
 }
 
 impl Settings {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use agenticore_plugin::{Error, is_variable, one_of};
+use agenticore_plugin::{Error, is_variable, one_of, with_profile_keys};
 
 pub(crate) const SANDBOXES: [&str; 3] = ["read-only", "workspace-write", "danger-full-access"];
 const EFFORTS: [&str; 6] = ["none", "minimal", "low", "medium", "high", "xhigh"];
@@ -105,7 +105,7 @@ pub(crate) fn schema() -> Value {
     let text = json!({"type": ["string", "null"]});
     let boolean = json!({"type": ["boolean", "null"]});
     let name = json!({"type": "string", "pattern": "^[A-Za-z_][A-Za-z0-9_]*$"});
-    agenticore_plugin::schema(json!({
+    let schema = agenticore_plugin::schema(json!({
             "model": text,
             "effort": one_of(&EFFORTS),
             "sandbox": one_of(&SANDBOXES),
@@ -119,5 +119,6 @@ pub(crate) fn schema() -> Value {
             "api_key": {"anyOf": [name, {"type": "null"}]},
             "env": {"type": "object", "propertyNames": name, "additionalProperties": {"type": "string"}},
             "secrets": {"type": "array", "items": name},
-    }))
+    }));
+    with_profile_keys(schema, &[])
 }

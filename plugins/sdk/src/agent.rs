@@ -356,6 +356,16 @@ pub fn schema(properties: Value) -> Value {
     })
 }
 
+/// The schema, with the keys at the top of `profile.yml` that the plugin reads beside those of the host. The host then warns of others,
+/// which are most likely slips; where a plugin does not say, it only warns of those that look like a key of its own.
+#[must_use]
+pub fn with_profile_keys(mut schema: Value, keys: &[&str]) -> Value {
+    if let Some(schema) = schema.as_object_mut() {
+        schema.insert("x-profile-keys".to_owned(), json!(keys));
+    }
+    schema
+}
+
 /// The schema of one of these words, or nothing.
 #[must_use]
 pub fn one_of(words: &[&str]) -> Value {
@@ -372,16 +382,6 @@ mod tests {
         assert_eq!(one_line(" a\n\tb\u{1b}[2Jc ", 99), "a b [2Jc");
         assert_eq!(one_line("ééééé", 3), "ééé…");
         assert!(one_line(&"x ".repeat(1 << 20), 10).chars().count() == 11);
-    }
-
-    #[test]
-    fn only_a_uuid_becomes_an_argument() {
-        let start = |id: &str| SessionStart::Fresh(id.to_owned());
-        let id = "0198c0de-0000-7000-8000-000000000001";
-        assert_eq!(start(id).uuid("it"), Ok(id));
-        for wrong in ["--help", "0198c0de-0000-7000-8000-00000000000x", ""] {
-            assert!(start(wrong).uuid("it").is_err(), "{wrong}");
-        }
     }
 
     #[test]
@@ -425,6 +425,16 @@ mod tests {
             assert_eq!(checked.is_ok(), good, "{program}");
         }
         assert_eq!(settings.check_program("binary", None), Ok(()));
+    }
+
+    #[test]
+    fn only_a_uuid_becomes_an_argument() {
+        let start = |id: &str| SessionStart::Fresh(id.to_owned());
+        let id = "0198c0de-0000-7000-8000-000000000001";
+        assert_eq!(start(id).uuid("it"), Ok(id));
+        for wrong in ["--help", "0198c0de-0000-7000-8000-00000000000x", ""] {
+            assert!(start(wrong).uuid("it").is_err(), "{wrong}");
+        }
     }
 
     #[test]

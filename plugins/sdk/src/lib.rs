@@ -37,6 +37,7 @@ mod redact;
 
 pub use agent::{
     Environment, OperatorSettings, WHATEVER_IS_GRANTED, is_variable, one_line, one_of, schema,
+    with_profile_keys,
 };
 pub use bindings::hook_plugin::agenticore::plugin::types::{
     Argument, Budget, Conclusion, Content, Denial, Ending, EnvValue, EnvVar, Error, ErrorCode,

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use agenticore_plugin::{
     About, Conclusion, Ending, EnvValue, EnvVar, Error, ErrorCode, Exit, Fact, Failure,
     FailureClass, LaunchPlan, Line, Profile, Request, RunStart, SessionStart, export_profile,
-    is_variable,
+    is_variable, with_profile_keys,
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -49,7 +49,7 @@ impl Profile for Plugin {
     };
 
     fn config_schema() -> Value {
-        agenticore_plugin::schema(json!({
+        let schema = agenticore_plugin::schema(json!({
             "timeout": {"description": "seconds of wall time", "type": "integer", "minimum": 1, "maximum": u32::MAX},
             "env": {
                 "description": "variables for the script",
@@ -57,7 +57,8 @@ impl Profile for Plugin {
                 "propertyNames": {"pattern": "^[A-Za-z_][A-Za-z0-9_]*$"},
                 "additionalProperties": {"type": "string"},
             },
-        }))
+        }));
+        with_profile_keys(schema, &[])
     }
 
     fn materialize(request: Request<Value>) -> Result<LaunchPlan, Error> {

@@ -132,16 +132,6 @@ fn errors_name_the_layer_the_key_and_what_it_should_be() {
 }
 
 #[test]
-fn keys_that_nobody_reads_are_pointed_out() {
-    let request = request(&[(r#"{"cluade": {}, "auto_pr": true, "hooks": []}"#, &[])]);
-    let notes = notes(&request);
-    assert!(
-        notes.contains("layer0") && notes.contains("`cluade`") && !notes.contains("auto_pr"),
-        "{notes}"
-    );
-}
-
-#[test]
 fn legacy_variables_are_expanded_once() {
     let mut request = request(&[(
         r#"{"append_prompt": "{{TASK}}|{{ JOB_ID }}|{{PROFILE}}|{{REPO_URL}}|{{BASE_REF}}|{{BRANCH}}|{{OTHER}}|{{|{{TASK"}"#,
