@@ -9,6 +9,22 @@ use serde_json::{Value, json};
 /// What a whole answer in JSON is called; lines are none.
 const JSON: [&str; 2] = ["application/json", "application/problem+json"];
 
+#[tokio::test]
+async fn the_page_of_events_has_every_parameter_of_their_path() {
+    let page = include_str!("../../docs/events.md");
+    let document = World::start().get("/openapi.json").await.body;
+    let parameters = &document["paths"]["/jobs/{id}/events"]["get"]["parameters"];
+    for parameter in parameters.as_array().unwrap() {
+        let name = parameter["name"].as_str().unwrap();
+        let is_there = match parameter["in"].as_str().unwrap() {
+            "query" => page.contains(&format!("{name}=")),
+            "header" => page.contains(name),
+            _ => true,
+        };
+        assert!(is_there, "{name} is missing");
+    }
+}
+
 /// What the document says of an answer does not fit it.
 fn misfits(document: &Value, path: &str, status: u16, reply: &Value) -> Vec<String> {
     let responses = &document["paths"][path]["get"]["responses"];

@@ -40,6 +40,16 @@ mod tests {
     use crate::settings::KEYS;
 
     #[test]
+    fn the_page_of_profiles_has_every_key() {
+        let page = include_str!("../../../docs/profiles.md");
+        let (_, own) = page.split_once("## Keys that `claude-code` reads").unwrap();
+        let (own, _) = own.split_once("\n## ").unwrap();
+        for key in KEYS {
+            assert!(own.contains(&format!("`{key}`")), "{key} is missing");
+        }
+    }
+
+    #[test]
     fn the_schema_has_every_key_and_no_other() {
         let schema = config();
         let properties: Vec<_> = schema
