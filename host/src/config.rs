@@ -17,16 +17,20 @@ use secrecy::SecretString;
 use serde_json::{Map, Value, json};
 
 use self::source::Source;
-pub use settings::{SETTINGS, Setting, reference};
+pub use settings::{SETTINGS, Setting, reference, variable_of};
 
+use crate::drain::LONGEST_DRAIN;
 use crate::github::GitHub;
 use crate::job::{PodName, ProfileName};
-use crate::plugin::Limits;
+use crate::plugin::{Grant, Limits};
 use crate::queue::redis;
 use crate::trust::ApprovalRule;
+use crate::workbench::signature::TrustedKeys;
 
 /// The host that is chosen by whether there are API keys.
 const AUTO_HOST: &str = "auto";
+/// With a longer lease nobody would take up the jobs of a pod that died before people do.
+const LONGEST_LEASE: Duration = Duration::from_secs(3_600);
 
 /// A setting that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -56,6 +60,18 @@ pub enum ConfigError {
         path: PathBuf,
         /// The key, with its groups.
         key: String,
+        /// The keys that exist.
+        known: String,
+    },
+    /// A group of the file is no mapping.
+    #[error("{path}: `{group}` is {given}: expected a mapping with the keys {known}")]
+    Group {
+        /// The file.
+        path: PathBuf,
+        /// The group.
+        group: String,
+        /// What stands there.
+        given: String,
         /// The keys that exist.
         known: String,
     },
@@ -138,14 +154,14 @@ pub struct Config {
     pub otel: Otel,
     /// Names of secrets that profiles may grant, beside those of the default plugin block.
     pub secrets: Vec<String>,
-    /// Capabilities that profiles may grant, `KIND:NAME` each; none: everything but secrets that are not listed.
-    pub ceiling: Option<Vec<String>>,
+    /// Capabilities that profiles may grant; none: everything but secrets that are not listed.
+    pub ceiling: Option<Vec<Grant>>,
     /// Which versions of a plugin need the operator's word.
     pub plugin_approval: ApprovalRule,
     /// What plugins may use.
     pub plugin_limits: Limits,
-    /// Public keys of those whose plugins are accepted; empty: everybody's.
-    pub plugin_keys: Vec<String>,
+    /// Those whose plugins are accepted; empty: everybody.
+    pub plugin_keys: TrustedKeys,
     /// The user of a plugin registry.
     pub registry_user: Option<String>,
     /// Their password.
@@ -187,8 +203,7 @@ impl Config {
     pub fn load(flags: &Flags) -> Result<Self, ConfigError> {
         let lookup = |name: &str| std::env::var(name).ok();
         let home = home(&lookup)?;
-        let file =
-            lookup("AGENTICORE_CONFIG").map_or_else(|| home.join("config.yml"), PathBuf::from);
+        let file = file(&lookup, &home)?;
         Self::from_parts(flags, &lookup, home, &file)
     }
 
@@ -208,14 +223,11 @@ impl Config {
             yaml: &yaml,
             file,
         };
+        source.check_transport()?;
         let shared_root = source.path("repos.shared_fs_root")?;
         let in_shared = |name: &str| shared_root.as_ref().map(|root| root.join(name));
         let config = Self {
-            host: flags
-                .host
-                .clone()
-                .map_or_else(|| source.text("server.host"), |h| Ok(Some(h)))?
-                .unwrap_or_default(),
+            host: source.host(flags.host.as_ref())?,
             port: flags.port.map_or_else(
                 || source.parse("server.port", "a port number from 0 to 65535"),
                 Ok,
@@ -240,12 +252,13 @@ impl Config {
             shared_root,
             home,
             extra_profiles: source.path("agentihooks_path")?.map(|p| p.join("profiles")),
-            max_parallel_jobs: source.at_least_one("repos.max_parallel_jobs")?,
+            max_parallel_jobs: source.at_once("repos.max_parallel_jobs")?,
             job_ttl: source.seconds("repos.job_ttl_seconds")?,
             default_profile: source.parse("claude.default_profile", "a profile's name")?,
             pod_name: source.parse("repos.pod_name", "letters, digits, '.', '_' and '-'")?,
             max_job_time: source.seconds("repos.max_job_seconds")?,
-            drain_timeout: source.seconds("server.drain_timeout")?,
+            drain_timeout: source
+                .seconds_of("server.drain_timeout", 0..=LONGEST_DRAIN.as_secs())?,
             worktree_retention: source.seconds("repos.worktree_retention_seconds")?,
             repo_cache_max_age: source.seconds("repos.cache_max_age_seconds")?,
             repo_cache_max_bytes: source.parse("repos.cache_max_bytes", "a number of bytes")?,
@@ -253,25 +266,22 @@ impl Config {
             agents: source.agents()?,
             otel: source.otel()?,
             secrets: source.list("plugins.secrets")?,
-            plugin_keys: source.list("plugins.keys")?,
+            plugin_keys: source.plugin_keys()?,
             registry_user: source.text("plugins.registry_user")?,
             registry_password: source
                 .text("plugins.registry_password")?
                 .map(SecretString::from),
-            ceiling: source
-                .text("plugins.ceiling")?
-                .map(|_| source.list("plugins.ceiling"))
-                .transpose()?,
+            ceiling: source.ceiling()?,
             plugin_approval: source.parse("plugins.approval", "first-use or always")?,
             plugin_limits: source.plugin_limits()?,
-            plugin_max_calls: source.at_least_one("plugins.max_calls")?,
-            plugin_max_calls_each: source.at_least_one("plugins.max_calls_each")?,
+            plugin_max_calls: source.at_once("plugins.max_calls")?,
+            plugin_max_calls_each: source.at_once("plugins.max_calls_each")?,
             plugin_prewarm: source.seconds("plugins.prewarm_seconds")?,
             github_api_url: source.text("github.api_url")?.unwrap_or_default(),
             github_token: source.text("github.token")?.map(SecretString::from),
             redis: source.redis()?,
             redis_prefix: source.text("redis.key_prefix")?.unwrap_or_default(),
-            lease: source.seconds("redis.lease_seconds")?,
+            lease: source.seconds_of("redis.lease_seconds", 1..=LONGEST_LEASE.as_secs())?,
         };
         let config = config.with_chosen_host();
         config.check()?;
@@ -340,11 +350,6 @@ impl Config {
                     .into(),
             ));
         }
-        if self.lease.is_zero() {
-            return Err(ConfigError::Conflict(
-                "AGENTICORE_LEASE_SECONDS must be at least 1".into(),
-            ));
-        }
         GitHub::repository_host(&self.github_api_url)
             .map_err(|e| ConfigError::Conflict(e.to_string()))?;
         Ok(())
@@ -375,6 +380,21 @@ fn home(lookup: &dyn Fn(&str) -> Option<String>) -> Result<PathBuf, ConfigError>
         None => Err(ConfigError::Conflict(
             "neither HOME nor AGENTICORE_HOME is set: set one, state needs a place".into(),
         )),
+    }
+}
+
+/// The file of settings. The one that is there by itself may be missing; one that somebody names may not.
+fn file(lookup: &dyn Fn(&str) -> Option<String>, home: &Path) -> Result<PathBuf, ConfigError> {
+    let Some(named) = lookup("AGENTICORE_CONFIG").filter(|file| !file.is_empty()) else {
+        return Ok(home.join("config.yml"));
+    };
+    let path = PathBuf::from(named);
+    match path.try_exists() {
+        Ok(false) => Err(ConfigError::File {
+            path,
+            problem: "AGENTICORE_CONFIG names this file, and it does not exist".into(),
+        }),
+        _ => Ok(path),
     }
 }
 
@@ -532,6 +552,155 @@ mod tests {
             page.contains(&reference()),
             "write the output of `agenticore config reference` there"
         );
+    }
+
+    #[test]
+    fn numbers_that_nothing_can_work_with_are_refused_with_their_bounds() {
+        for (variable, says) in [
+            ("AGENTICORE_MAX_PARALLEL_JOBS", "from 1 to 10000"),
+            ("AGENTICORE_PLUGIN_MAX_CALLS", "from 1 to 10000"),
+            ("AGENTICORE_DRAIN_TIMEOUT", "from 0 to 604800"),
+            ("AGENTICORE_JOB_TTL", "from 0 to 315360000"),
+            ("AGENTICORE_MAX_JOB_SECONDS", "from 0 to 315360000"),
+            ("AGENTICORE_WORKTREE_RETENTION", "from 0 to 315360000"),
+            ("AGENTICORE_LEASE_SECONDS", "from 1 to 3600"),
+        ] {
+            for value in [
+                "18446744073709551615",
+                "9223372036854775807",
+                "99999999999999999999",
+            ] {
+                let error = load(&[(variable, value)], "").unwrap_err().to_string();
+                assert!(
+                    error.starts_with(variable) && error.ends_with(says),
+                    "{error}"
+                );
+            }
+        }
+        assert!(load(&[("AGENTICORE_LEASE_SECONDS", "0")], "").is_err());
+        let longest = load(&[("AGENTICORE_JOB_TTL", "315360000")], "").unwrap();
+        assert!(
+            jiff::Timestamp::now()
+                .checked_sub(2 * longest.job_ttl)
+                .is_ok()
+        );
+    }
+
+    #[test]
+    fn a_transport_that_is_not_there_is_refused() {
+        for transport in ["stdio", "http", "SSE"] {
+            let error = load(&[("AGENTICORE_TRANSPORT", transport)], "").unwrap_err();
+            assert!(error.to_string().contains("expected sse"), "{error}");
+        }
+        load(&[("AGENTICORE_TRANSPORT", "sse")], "").unwrap();
+        load(&[], "server: {transport: sse}").unwrap();
+    }
+
+    #[test]
+    fn grants_and_keys_of_the_operator_are_settings_like_others() {
+        for (variable, says) in [
+            ("AGENTICORE_GRANTS", "one of the kinds program"),
+            ("AGENTICORE_PLUGIN_KEYS", "neither a public Ed25519 key"),
+            ("AGENTICORE_PLUGIN_LIMITS", "NAME=VALUE"),
+        ] {
+            let error = load(&[(variable, "xyz")], "").unwrap_err();
+            assert!(matches!(error, ConfigError::Value { .. }), "{error}");
+            let error = error.to_string();
+            assert!(
+                error.starts_with(variable) && error.contains(says),
+                "{error}"
+            );
+        }
+        let ceiling = load(&[("AGENTICORE_GRANTS", "program:sh, mcp:*")], "").unwrap();
+        assert_eq!(ceiling.ceiling.unwrap().len(), 2);
+    }
+
+    #[test]
+    fn an_empty_host_is_refused_where_it_was_given() {
+        let host = |host: &str| Flags {
+            host: Some(host.to_owned()),
+            ..Flags::default()
+        };
+        let load = |flags: &Flags| {
+            Config::from_parts(
+                flags,
+                &|_| None,
+                "/home/u/.agenticore".into(),
+                Path::new("/none"),
+            )
+        };
+        for empty in ["", "  "] {
+            let error = load(&host(empty)).unwrap_err().to_string();
+            assert!(error.starts_with("--host is"), "{error}");
+        }
+        load(&host("::1")).unwrap();
+        let error = self::load(&[], "server: {host: ''}")
+            .unwrap_err()
+            .to_string();
+        assert!(error.starts_with("server.host in"), "{error}");
+    }
+
+    #[test]
+    fn a_file_of_settings_that_somebody_names_must_be_there() {
+        let home = Path::new("/home/u/.agenticore");
+        let named = |name: Option<&str>| file(&|_| name.map(str::to_owned), home);
+        let by_itself = home.join("config.yml");
+        assert_eq!(named(None).unwrap(), by_itself);
+        assert_eq!(named(Some("")).unwrap(), by_itself);
+        let error = named(Some("/nosuch/config.yml")).unwrap_err().to_string();
+        assert!(
+            error.contains("AGENTICORE_CONFIG") && error.contains("/nosuch"),
+            "{error}"
+        );
+        assert_eq!(named(Some("/dev/null")).unwrap(), Path::new("/dev/null"));
+    }
+
+    #[test]
+    fn what_is_no_file_of_settings_is_told_and_not_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let pipe = dir.path().join("config.yml");
+        let kind = rustix::fs::FileType::Fifo;
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, kind, 0o600.into(), 0).unwrap();
+        let home = dir.path().to_owned();
+        let error = Config::from_parts(&Flags::default(), &|_| None, home, &pipe).unwrap_err();
+        assert!(error.to_string().contains("not a regular file"), "{error}");
+
+        let text = |yaml| load(&[], yaml).unwrap_err().to_string();
+        let number = text("server: 5");
+        assert!(
+            number.contains("`server` is 5: expected a mapping"),
+            "{number}"
+        );
+        let group = text("sever: {port: 1}");
+        assert!(
+            group.contains("\"sever\"") && group.contains("server"),
+            "{group}"
+        );
+        // Everything below it may be commented out.
+        load(&[], "server:\nredis:\n").unwrap();
+    }
+
+    #[test]
+    fn a_file_of_certificates_must_hold_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("ca.pem");
+        let path = file.display().to_string();
+        let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+        for (text, says) in [
+            ("root:x:0:0\n", "no certificate"),
+            (broken, "cannot be used"),
+        ] {
+            std::fs::write(&file, text).unwrap();
+            let redis = [
+                ("REDIS_URL", "rediss://x"),
+                ("REDIS_CA_FILE", path.as_str()),
+            ];
+            let error = load(&redis, "").unwrap_err().to_string();
+            assert!(
+                error.contains("REDIS_CA_FILE") && error.contains(says),
+                "{error}"
+            );
+        }
     }
 
     #[test]

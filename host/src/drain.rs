@@ -16,6 +16,9 @@ use utoipa::ToSchema;
 /// and the record.
 pub const HAND_OFF_TIME: Duration = Duration::from_secs(30);
 
+/// The longest that a drain may take: a week.
+pub const LONGEST_DRAIN: Duration = Duration::from_secs(7 * 86_400);
+
 /// The drain of one pod. Clones are handles to the same one.
 #[derive(Debug, Clone)]
 pub struct Drain {

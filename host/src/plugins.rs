@@ -18,7 +18,7 @@ use crate::config::Config;
 use crate::job::JobId;
 use crate::plugin::{
     self, CallContext, Code, Compiler, Digest, Grant, GrantKind, Grants, HostOptions, Layer,
-    LayerFile, LimitsPatch, Plugin, PluginError, PluginHost, Policies,
+    LayerFile, LimitsPatch, Party, Plugin, PluginError, PluginHost, Policies,
 };
 use crate::profile::{Component, PluginRef, Profile, ProfileStore};
 use crate::trust::Trust;
@@ -66,7 +66,7 @@ impl Plugins {
     /// A host with the bundled policies and the operator's ceiling, which keeps compiled code below `config.home`.
     ///
     /// # Errors
-    /// [`PluginError`] when a capability in the settings is malformed or the engine cannot start.
+    /// [`PluginError`] when a bundled policy is malformed or the engine cannot start.
     pub fn new(config: &Config, compiler: Compiler) -> Result<Self, PluginError> {
         let documents: Vec<(&str, &str)> = bundled::policies()
             .iter()
@@ -79,7 +79,7 @@ impl Plugins {
             .collect();
         let programs = operator_programs(config);
         let options = HostOptions {
-            ceiling: ceiling(config)?.union(&programs.values().cloned().collect()),
+            ceiling: ceiling(config).union(&programs.values().cloned().collect()),
             policies: Policies::parse(&documents)?,
             compiler,
             compiled_dir: Some(config.home.join("cache/plugins")),
@@ -96,12 +96,7 @@ impl Plugins {
             trust: Trust::new(config),
             warmth: Mutex::default(),
             programs,
-            keys: TrustedKeys::parse(&config.plugin_keys).map_err(|problem| {
-                PluginError::new(
-                    Code::Signature,
-                    format!("AGENTICORE_PLUGIN_KEYS: {problem}"),
-                )
-            })?,
+            keys: config.plugin_keys.clone(),
             errors: Errors::default(),
         })
     }
@@ -193,6 +188,7 @@ impl Plugins {
         let patch: LimitsPatch = serde_json::from_value(Value::Object(reference.limits.clone()))
             .map_err(|e| {
                 PluginError::new(Code::Limits, format!("`plugin.limits` of profile.yml: {e}"))
+                    .with_remedy(Party::Profile, "correct `plugin.limits` in profile.yml")
             })?;
         Ok(CallContext {
             job_id: job.to_string(),
@@ -207,6 +203,7 @@ impl Plugins {
             .and_then(serde_json::from_value)
             .map_err(|e| {
                 PluginError::new(Code::Grant, format!("`plugin.grants` of profile.yml: {e}"))
+                    .with_remedy(Party::Profile, "correct `plugin.grants` in profile.yml")
             })?;
         let program = plugin
             .description()
@@ -400,17 +397,13 @@ fn for_plugin(layer: &crate::profile::Layer) -> Layer {
 
 /// What the operator lets profiles grant. Without a word from the operator: all but secrets, and of those the ones that the default
 /// plugin block and the bundled profiles name.
-fn ceiling(config: &Config) -> Result<Grants, PluginError> {
-    let parse = |text: &String| -> Result<Grant, PluginError> {
-        text.parse()
-            .map_err(|e| PluginError::new(Code::Grant, format!("AGENTICORE_GRANTS: {e}")))
-    };
+fn ceiling(config: &Config) -> Grants {
     let secrets = config
         .secrets
         .iter()
         .map(|name| Grant::new(GrantKind::Secrets, name));
     let base: Grants = match &config.ceiling {
-        Some(grants) => grants.iter().map(parse).collect::<Result<_, _>>()?,
+        Some(grants) => grants.iter().cloned().collect(),
         None => {
             let open = OPEN_KINDS.into_iter().map(|kind| Grant::new(kind, "*"));
             open.chain(
@@ -421,7 +414,7 @@ fn ceiling(config: &Config) -> Result<Grants, PluginError> {
             .collect()
         }
     };
-    Ok(base.union(&secrets.collect()))
+    base.union(&secrets.collect())
 }
 
 fn operator_programs(config: &Config) -> HashMap<String, Grant> {

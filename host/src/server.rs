@@ -236,6 +236,7 @@ impl Host {
             instance,
             config,
         });
+        warn_of_default_profile(&pod);
         // Nobody runs yet, so whatever is there was left behind.
         drop(std::fs::remove_dir_all(pod.temp_root()));
         let drain = Drain::default();
@@ -321,6 +322,14 @@ impl Host {
             },
             () = hurried => {}
         }
+    }
+}
+
+/// Profiles come and go while a server runs, so it starts without the one that jobs get by default; but it says so.
+fn warn_of_default_profile(pod: &Pod) {
+    let name = &pod.config.default_profile;
+    if let Err(error) = pod.profiles.load(name.as_str()) {
+        tracing::warn!(profile = %name, %error, "the profile of AGENTICORE_DEFAULT_PROFILE cannot be used; until it can, jobs that name none are refused");
     }
 }
 

@@ -25,6 +25,43 @@ async fn an_address_of_redis_that_makes_no_sense_is_refused() {
 }
 
 #[tokio::test]
+async fn settings_that_cannot_be_kept_end_the_start_as_wrong_usage() {
+    for (variable, value, says) in [
+        ("AGENTICORE_TRANSPORT", "stdio", "does not speak MCP"),
+        ("AGENTICORE_DRAIN_TIMEOUT", "18446744073709551615", "604800"),
+        (
+            "AGENTICORE_MAX_PARALLEL_JOBS",
+            "18446744073709551615",
+            "10000",
+        ),
+        ("AGENTICORE_CONFIG", "/nosuch/config.yml", "does not exist"),
+        ("AGENTICORE_GRANTS", "foo", "KIND:NAME"),
+        ("AGENTICORE_PLUGIN_KEYS", "xyz", "Ed25519"),
+    ] {
+        let (status, said) = World::builder().env(variable, value).refused();
+        assert_eq!(status.code(), Some(2), "{variable}: {said}");
+        assert!(
+            said.contains(variable) && said.contains(says),
+            "{variable}: {said}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_default_profile_that_is_not_there_is_warned_of() {
+    let world = World::builder()
+        .env("AGENTICORE_DEFAULT_PROFILE", "nope")
+        .start();
+    let log = world.log();
+    assert!(log.contains("AGENTICORE_DEFAULT_PROFILE"), "{log}");
+    assert!(log.contains("code, codex"), "{log}");
+    let refused = world.post("/jobs", &json!({"task": "x"})).await;
+    assert_eq!(refused.status, 422, "{}", refused.text);
+    let world = World::start();
+    assert!(!world.log().contains("AGENTICORE_DEFAULT_PROFILE"));
+}
+
+#[tokio::test]
 async fn an_open_address_with_keys_refuses_local_profiles_and_local_paths() {
     let world = World::builder()
         .host("0.0.0.0")

@@ -8,7 +8,7 @@ use super::context::Context;
 use super::exit::ExitCode;
 use super::output::{Output, Rows};
 use super::text;
-use crate::config::{Config, Flags, SETTINGS, Setting, reference};
+use crate::config::{Config, Flags, SETTINGS, Setting, reference, variable_of};
 
 /// Shown instead of a secret.
 const HIDDEN: &str = "(hidden)";
@@ -97,7 +97,7 @@ fn rows(config: &Config, lookup: &dyn Fn(&str) -> Option<String>) -> Vec<Row> {
             rows.push(Row {
                 name: format!("agents.{plugin}.{key}"),
                 value: Some(value),
-                from_environment: false,
+                from_environment: variable_of(plugin, key).is_some_and(from_environment),
             });
         }
     }
@@ -138,7 +138,10 @@ fn value(
             .as_deref()
             .and_then(|p| path(p.parent().unwrap_or(p))),
         "AGENTICORE_SECRETS" => list(&config.secrets),
-        "AGENTICORE_GRANTS" => config.ceiling.as_deref().and_then(list),
+        "AGENTICORE_GRANTS" => config.ceiling.as_deref().and_then(|grants| {
+            let grants: Vec<String> = grants.iter().map(ToString::to_string).collect();
+            list(&grants)
+        }),
         "AGENTICORE_OTEL_ENABLED" => Some(config.otel.enabled.to_string()),
         "OTEL_EXPORTER_OTLP_ENDPOINT" => config.otel.endpoint.clone(),
         "OTEL_EXPORTER_OTLP_PROTOCOL" => config.otel.protocol.clone(),
@@ -209,8 +212,12 @@ mod tests {
                 setting.env
             );
         }
-        let handed = rows.iter().filter(|r| r.name.starts_with("agents."));
-        assert_eq!(handed.count(), plugin.len());
+        let handed: Vec<_> = rows
+            .iter()
+            .filter(|r| r.name.starts_with("agents."))
+            .collect();
+        assert_eq!(handed.len(), plugin.len());
+        assert!(handed.iter().all(|row| row.from_environment));
     }
 
     #[test]

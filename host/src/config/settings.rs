@@ -1,5 +1,6 @@
 //! The table of settings, one documented row each, and the reading of the YAML file.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use serde_json::{Map, Value};
@@ -58,6 +59,9 @@ const fn secret(env: &'static str, yaml: &'static str, help: &'static str) -> Se
     }
 }
 
+/// The only transport there is.
+pub(super) const TRANSPORT: &str = "sse";
+
 /// Every setting. A default in parentheses is worked out at start.
 pub const SETTINGS: &[Setting] = &[
     row(
@@ -75,8 +79,8 @@ pub const SETTINGS: &[Setting] = &[
     row(
         "AGENTICORE_TRANSPORT",
         "server.transport",
-        "sse",
-        "How MCP clients reach the server.",
+        TRANSPORT,
+        "How clients reach the server: `sse`, REST and event streams over HTTP, is the only value. MCP is not in this version.",
     ),
     secret(
         "AGENTICORE_API_KEYS",
@@ -121,7 +125,7 @@ pub const SETTINGS: &[Setting] = &[
         "AGENTICORE_DRAIN_TIMEOUT",
         "server.drain_timeout",
         "60",
-        "Seconds that a server which is told to stop has in all. Running jobs may end until 30 seconds before; the rest is handed back to the queue.",
+        "Seconds that a server which is told to stop has in all. Running jobs may end until 30 seconds before; the rest is handed back to the queue. At most a week, 604800.",
     ),
     row(
         "AGENTICORE_SHARED_FS_ROOT",
@@ -211,7 +215,7 @@ pub const SETTINGS: &[Setting] = &[
         "AGENTICORE_CLAUDE_CONFIG_DIR",
         "claude.config_dir",
         "",
-        "Handed to the plugin `claude-code`, which gives every job a directory of its own and ignores it with a warning.",
+        "Handed to the plugin `claude-code`: the directory of settings and sessions that all agents share, instead of one for each job. Of a profile's files only `settings.json` and `.mcp.json` are in force then, and an interrupted job cannot go on with its session; each job's warnings say so.",
     ),
     row(
         "AGENTICORE_AGENTIHOOKS_PATH",
@@ -369,7 +373,7 @@ pub const SETTINGS: &[Setting] = &[
         "AGENTICORE_LEASE_SECONDS",
         "redis.lease_seconds",
         "8",
-        "Seconds after which the jobs of a pod that does not answer go to another. It is renewed four times within.",
+        "Seconds after which the jobs of a pod that does not answer go to another. It is renewed four times within. From 1 to 3600.",
     ),
 ];
 
@@ -382,6 +386,14 @@ pub(super) const COMPATIBILITY: &[(&str, &str)] = &[
     ("claude.timeout", "timeout"),
     ("claude.config_dir", "config_dir"),
 ];
+
+/// The variable that sets a key of a plugin's settings, where there is one.
+#[must_use]
+pub fn variable_of(plugin: &str, key: &str) -> Option<&'static str> {
+    let mut handed = COMPATIBILITY.iter();
+    let (yaml, _) = handed.find(|(_, k)| plugin == COMPATIBILITY_PLUGIN && *k == key)?;
+    Some(named(yaml).env)
+}
 
 /// The row of a YAML name. Callers name rows by literals, and a test looks all of them up.
 pub(super) fn named(yaml: &str) -> &'static Setting {
@@ -416,11 +428,13 @@ pub(super) fn read_file(path: &Path) -> Result<Map<String, Value>, ConfigError> 
         path: path.to_owned(),
         problem,
     };
-    let text = match std::fs::read_to_string(path) {
-        Ok(text) => text,
+    match std::fs::metadata(path) {
+        // A pipe that nobody writes into would be read for ever.
+        Ok(found) if !found.is_file() => return Err(problem("it is not a regular file".into())),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Map::new()),
-        Err(e) => return Err(problem(e.to_string())),
-    };
+        _ => {}
+    }
+    let text = std::fs::read_to_string(path).map_err(|e| problem(e.to_string()))?;
     if text.trim().is_empty() {
         return Ok(Map::new());
     }
@@ -438,32 +452,55 @@ fn check_keys(map: &Map<String, Value>, path: &Path) -> Result<(), ConfigError> 
         if is_leaf || group == "agents" {
             continue;
         }
-        let names = value
-            .as_object()
-            .map(|m| m.keys().map(|k| format!("{group}.{k}")).collect::<Vec<_>>());
-        for key in names.unwrap_or_else(|| vec![group.clone()]) {
-            if !SETTINGS.iter().any(|s| s.yaml == key) {
-                return Err(ConfigError::UnknownKey {
-                    path: path.to_owned(),
-                    key,
-                    known: known(group),
-                });
-            }
-        }
+        check_group(group, value, path)?;
     }
     Ok(())
 }
 
-fn known(group: &str) -> String {
-    let of_group: Vec<&str> = SETTINGS
-        .iter()
-        .filter_map(|s| s.yaml.strip_prefix(group)?.strip_prefix('.'))
-        .collect();
-    if of_group.is_empty() {
-        "server, repos, claude, redis, otel, github, plugins, agents, agentihooks_path".into()
-    } else {
-        of_group.join(", ")
+fn check_group(group: &str, value: &Value, path: &Path) -> Result<(), ConfigError> {
+    let known = keys_of(group);
+    let unknown = |key: String, known: String| ConfigError::UnknownKey {
+        path: path.to_owned(),
+        key,
+        known,
+    };
+    if known.is_empty() {
+        return Err(unknown(group.to_owned(), groups()));
     }
+    let keys = match value {
+        // Everything in it may be commented out.
+        Value::Null => return Ok(()),
+        Value::Object(keys) => keys,
+        other => {
+            return Err(ConfigError::Group {
+                path: path.to_owned(),
+                group: group.to_owned(),
+                given: shortened(other),
+                known: known.join(", "),
+            });
+        }
+    };
+    match keys.keys().find(|key| !known.contains(&key.as_str())) {
+        Some(key) => Err(unknown(format!("{group}.{key}"), known.join(", "))),
+        None => Ok(()),
+    }
+}
+
+fn keys_of(group: &str) -> Vec<&'static str> {
+    let in_group = |s: &Setting| s.yaml.strip_prefix(group)?.strip_prefix('.');
+    SETTINGS.iter().filter_map(in_group).collect()
+}
+
+fn groups() -> String {
+    let groups = SETTINGS
+        .iter()
+        .map(|s| s.yaml.split('.').next().unwrap_or(s.yaml));
+    let groups: BTreeSet<&str> = groups.chain(["agents"]).collect();
+    groups.into_iter().collect::<Vec<_>>().join(", ")
+}
+
+fn shortened(value: &Value) -> String {
+    value.to_string().chars().take(80).collect()
 }
 
 /// The value at a dotted name.
@@ -486,7 +523,7 @@ pub(super) fn as_text(value: &Value, place: &str) -> Result<String, ConfigError>
         }
         _ => Err(ConfigError::Value {
             place: place.to_owned(),
-            given: value.to_string().chars().take(80).collect(),
+            given: shortened(value),
             problem: "expected a single value".into(),
         }),
     }

@@ -1,17 +1,27 @@
 //! One setting after the other, from wherever it is set: text first, then what it means.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use rustls::RootCertStore;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 use secrecy::SecretString;
 use serde_json::{Map, Value};
 
 use super::{ConfigError, Otel, settings};
-use crate::plugin::Limits;
+use crate::plugin::{Grant, Limits};
 use crate::queue::redis;
+use crate::workbench::signature::TrustedKeys;
+
+/// Ten years, in seconds: more than anybody means, and few enough that sums of times and points in time can be told.
+const MAX_SECONDS: u64 = 10 * 365 * 86_400;
+/// More of anything at one time than a machine has threads for.
+const MAX_AT_ONCE: u64 = 10_000;
 
 /// Looks settings up by their YAML name.
 pub(super) struct Source<'a> {
@@ -42,20 +52,13 @@ impl Source<'_> {
         let Some(url) = self.text("redis.url")? else {
             return Ok(None);
         };
-        let ca = match self.path("redis.ca_file")? {
-            None => None,
-            Some(path) => Some(std::fs::read(&path).map_err(|e| {
-                ConfigError::Conflict(format!(
-                    "REDIS_CA_FILE: cannot read {}: {e}",
-                    path.display()
-                ))
-            })?),
-        };
+        let ca = self.path("redis.ca_file")?;
+        let ca = ca.map(|path| certificates(&path)).transpose();
         let address = redis::Address {
             url: SecretString::from(self.with_credentials(url)?),
             sentinels: self.list("redis.sentinels")?,
             master: self.text("redis.sentinel_master")?.unwrap_or_default(),
-            ca,
+            ca: ca.map_err(|problem| ConfigError::Conflict(format!("REDIS_CA_FILE: {problem}")))?,
         };
         address.check().map_err(ConfigError::Conflict)?;
         Ok(Some(address))
@@ -126,23 +129,96 @@ impl Source<'_> {
             .map_err(|problem: String| self.wrong(name, place, text, problem))
     }
 
-    pub(super) fn at_least_one(&self, name: &str) -> Result<usize, ConfigError> {
-        let number: usize = self.parse(name, "a whole number from 1")?;
-        if number == 0 {
-            let (text, place) = self.find(name)?;
-            return Err(self.wrong(
-                name,
-                place,
-                text.unwrap_or_default(),
-                "expected a whole number from 1",
-            ));
-        }
-        Ok(number)
+    /// How many of something there may be at one time.
+    pub(super) fn at_once(&self, name: &str) -> Result<usize, ConfigError> {
+        let number = self.whole(name, "a whole number", 1..=MAX_AT_ONCE)?;
+        Ok(usize::try_from(number).unwrap_or(usize::MAX))
     }
 
     pub(super) fn seconds(&self, name: &str) -> Result<Duration, ConfigError> {
-        self.parse(name, "a whole number of seconds")
+        self.seconds_of(name, 0..=MAX_SECONDS)
+    }
+
+    pub(super) fn seconds_of(
+        &self,
+        name: &str,
+        range: RangeInclusive<u64>,
+    ) -> Result<Duration, ConfigError> {
+        self.whole(name, "a whole number of seconds", range)
             .map(Duration::from_secs)
+    }
+
+    /// A number in `range`, which the refusal of any other value names.
+    fn whole(
+        &self,
+        name: &str,
+        what: &str,
+        range: RangeInclusive<u64>,
+    ) -> Result<u64, ConfigError> {
+        let expected = format!("{what} from {} to {}", range.start(), range.end());
+        let number = self.parse(name, &expected)?;
+        if range.contains(&number) {
+            return Ok(number);
+        }
+        let (text, place) = self.find(name)?;
+        Err(self.wrong(
+            name,
+            place,
+            text.unwrap_or_default(),
+            format!("expected {expected}"),
+        ))
+    }
+
+    /// Where the server listens and clients go.
+    pub(super) fn host(&self, flag: Option<&String>) -> Result<String, ConfigError> {
+        let (host, place) = match flag {
+            Some(host) => (host.clone(), "--host".to_owned()),
+            None => {
+                let (text, place) = self.find("server.host")?;
+                (text.unwrap_or_default(), place)
+            }
+        };
+        if host.trim().is_empty() {
+            let problem = "expected an address such as 127.0.0.1 or 0.0.0.0, or `auto`";
+            return Err(self.wrong("server.host", place, host, problem));
+        }
+        Ok(host)
+    }
+
+    /// There is one way to reach this version; whoever asks for another must not believe to have it.
+    pub(super) fn check_transport(&self) -> Result<(), ConfigError> {
+        let name = "server.transport";
+        let (text, place) = self.find(name)?;
+        match text.unwrap_or_default() {
+            text if text == settings::TRANSPORT => Ok(()),
+            text => Err(self.wrong(
+                name,
+                place,
+                text,
+                "expected sse, which is REST and event streams over HTTP; this version does not speak MCP, neither by stdio nor by HTTP",
+            )),
+        }
+    }
+
+    /// The operator's ceiling, if there is one.
+    pub(super) fn ceiling(&self) -> Result<Option<Vec<Grant>>, ConfigError> {
+        let name = "plugins.ceiling";
+        let (Some(text), place) = self.find(name)? else {
+            return Ok(None);
+        };
+        let grants = self.list(name)?.into_iter().map(|grant| {
+            let grant = grant.parse::<Grant>();
+            grant.map_err(|e| self.wrong(name, place.clone(), text.clone(), e.to_string()))
+        });
+        grants.collect::<Result<_, _>>().map(Some)
+    }
+
+    /// The keys of those whose plugins are accepted.
+    pub(super) fn plugin_keys(&self) -> Result<TrustedKeys, ConfigError> {
+        let name = "plugins.keys";
+        let (text, place) = self.find(name)?;
+        TrustedKeys::parse(&self.list(name)?)
+            .map_err(|e| self.wrong(name, place, text.unwrap_or_default(), e.0))
     }
 
     pub(super) fn flag(&self, name: &str) -> Result<bool, ConfigError> {
@@ -235,5 +311,22 @@ impl Source<'_> {
                 .insert((*key).to_owned(), value);
         }
         Ok(agents)
+    }
+}
+
+/// A file of certificates, as it is; one without any would be trusted to sign nothing, and every connection would fail.
+fn certificates(path: &Path) -> Result<Vec<u8>, String> {
+    let shown = path.display();
+    let pem = std::fs::read(path).map_err(|e| format!("cannot read {shown}: {e}"))?;
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(&pem) {
+        let added = certificate.map(|certificate| roots.add(certificate));
+        if !matches!(added, Ok(Ok(()))) {
+            return Err(format!("{shown} holds a certificate that cannot be used"));
+        }
+    }
+    match roots.is_empty() {
+        true => Err(format!("{shown} holds no certificate in PEM form")),
+        false => Ok(pem),
     }
 }

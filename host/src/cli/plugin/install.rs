@@ -6,11 +6,10 @@ use super::super::context::Context;
 use super::super::exit::ExitCode;
 use super::super::output::Format;
 use super::page::Page;
-use super::{pack, refused, unusable};
+use super::{pack, refused};
 use crate::config::{Config, Flags};
 use crate::workbench::Workbench;
 use crate::workbench::install::{self, Installed};
-use crate::workbench::signature::TrustedKeys;
 
 /// Install a bundle for the profiles of this machine
 ///
@@ -31,7 +30,7 @@ pub(super) struct Args {
 
 pub(super) async fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
     let config = Config::load(&Flags::default())?;
-    let keys = TrustedKeys::parse(&config.plugin_keys).map_err(|e| unusable(&e))?;
+    let keys = config.plugin_keys.clone();
     let root = args
         .profiles
         .unwrap_or_else(|| config.home.join("profiles"));

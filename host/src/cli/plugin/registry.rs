@@ -14,7 +14,6 @@ use crate::plugin::PluginError;
 use crate::workbench::Workbench;
 use crate::workbench::bundle::Bundle;
 use crate::workbench::registry::{Artifact, Pulled, Reference, Registry, adopt};
-use crate::workbench::signature::TrustedKeys;
 
 /// Push a bundle to an OCI registry
 ///
@@ -73,8 +72,7 @@ pub(super) async fn pull(args: PullArgs, context: &Context) -> anyhow::Result<Ex
             Pulled::Bundle(bundle) => *bundle,
             Pulled::Component(bytes) => foreign(&bench, bytes, from.short_name()).await?,
         };
-        let keys = TrustedKeys::parse(&config.plugin_keys).map_err(anyhow::Error::from)?;
-        keys.check(&bundle.text, &bundle.signatures)?;
+        config.plugin_keys.check(&bundle.text, &bundle.signatures)?;
         Ok::<_, anyhow::Error>((bundle, artifact))
     };
     let (bundle, artifact) = match pulled.await {
