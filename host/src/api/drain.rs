@@ -10,11 +10,11 @@ use utoipa::ToSchema;
 
 use super::Shared;
 use super::error::{Code, Problem};
-use super::input::JsonBody;
-use crate::drain::DrainStatus;
+use super::input::{JsonBody, NoParams};
+use crate::drain::{DrainStatus, LONGEST_DRAIN};
 
-/// The longest drain, in seconds: a week.
-const MAX_SECONDS: u64 = 7 * 24 * 3600;
+/// The longest drain, in seconds.
+const MAX_SECONDS: u64 = LONGEST_DRAIN.as_secs();
 
 /// What to drain with.
 #[derive(Debug, Default, Deserialize, ToSchema)]
@@ -37,6 +37,7 @@ pub(super) struct Answer {
 #[utoipa::path(post, path = "/drain", tag = "server", operation_id = "drain", request_body = Body, responses((status = 202, description = "The drain has begun.", body = Answer)))]
 pub(super) async fn begin(
     State(core): State<Shared>,
+    _: NoParams,
     JsonBody(body): JsonBody<Body>,
 ) -> Result<(StatusCode, Json<Answer>), Problem> {
     let timeout = match body.timeout_seconds {
@@ -55,13 +56,16 @@ pub(super) async fn begin(
 
 /// How far the drain is.
 #[utoipa::path(get, path = "/drain", tag = "server", operation_id = "drain_status", responses((status = 200, description = "How far it is.", body = Answer)))]
-pub(super) async fn show(State(core): State<Shared>) -> Json<Answer> {
+pub(super) async fn show(State(core): State<Shared>, _: NoParams) -> Json<Answer> {
     answer(&core)
 }
 
 /// Takes the drain back.
 #[utoipa::path(delete, path = "/drain", tag = "server", operation_id = "undrain", responses((status = 200, description = "The pod takes jobs again.", body = Answer)))]
-pub(super) async fn cancel(State(core): State<Shared>) -> Result<Json<Answer>, Problem> {
+pub(super) async fn cancel(
+    State(core): State<Shared>,
+    _: NoParams,
+) -> Result<Json<Answer>, Problem> {
     if core.stopping().is_cancelled() {
         return Err(Problem::new(
             Code::Stopping,

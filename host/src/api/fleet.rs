@@ -17,8 +17,8 @@ use tokio::sync::broadcast::error::RecvError;
 use utoipa::ToSchema;
 
 use super::Shared;
-use super::error::Problem;
-use super::input::Params;
+use super::error::{Code, Problem};
+use super::input::{NoParams, Params};
 use crate::job::{Record, Status};
 use crate::queue::redis::PodInfo;
 use crate::queue::{Changed, Filter};
@@ -53,7 +53,7 @@ pub(super) struct Waiting {
 
 /// Every pod, by its name; a server without a fleet is the only one.
 #[utoipa::path(get, path = "/pods", tag = "fleet", responses((status = 200, description = "The pods.", body = Pods)))]
-pub(super) async fn pods(State(core): State<Shared>) -> Json<Pods> {
+pub(super) async fn pods(State(core): State<Shared>, _: NoParams) -> Json<Pods> {
     let mut pods = core.pods();
     pods.sort_by(|a, b| (a.facts.ordinal, &a.life).cmp(&(b.facts.ordinal, &b.life)));
     Json(Pods {
@@ -65,7 +65,10 @@ pub(super) async fn pods(State(core): State<Shared>) -> Json<Pods> {
 
 /// How full the queue is, and what waits in it.
 #[utoipa::path(get, path = "/queue", tag = "fleet", responses((status = 200, description = "The queue.", body = Waiting)))]
-pub(super) async fn queue(State(core): State<Shared>) -> Result<Json<Waiting>, Problem> {
+pub(super) async fn queue(
+    State(core): State<Shared>,
+    _: NoParams,
+) -> Result<Json<Waiting>, Problem> {
     let depth = core.queue().depth().await;
     let filter = Filter {
         limit: SHOWN,
@@ -100,12 +103,7 @@ pub(super) async fn events(
     uri: Uri,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let params = Params::parse(&uri, &["after"])?;
-    let given = headers.get("last-event-id").filter(|v| !v.is_empty());
-    let after = match given {
-        Some(value) => value.to_str().ok().map(str::to_owned),
-        None => params.one("after")?.map(str::to_owned),
-    };
+    let after = after(&Params::parse(&uri, &["after"])?, &headers)?;
     let stopping = core.stopping().clone().cancelled_owned();
     let frames = follow(core, after).take_until(stopping);
     let mut response = Sse::new(frames)
@@ -113,6 +111,34 @@ pub(super) async fn events(
         .into_response();
     super::events::never_buffered(response.headers_mut());
     Ok(response)
+}
+
+/// The place that the reader has come to. The header wins: an `EventSource` that comes back repeats its first address.
+fn after(params: &Params, headers: &HeaderMap) -> Result<Option<String>, Problem> {
+    let text = match headers.get("last-event-id").filter(|v| !v.is_empty()) {
+        Some(value) => Some(value.to_str().unwrap_or("(unreadable)")),
+        None => params.one("after")?,
+    };
+    let Some(text) = text else { return Ok(None) };
+    if is_place(text) {
+        return Ok(Some(text.to_owned()));
+    }
+    let given: String = text.chars().take(80).collect();
+    Err(Problem::new(
+        Code::InvalidCursor,
+        format!(
+            "{given:?} is no place in this stream: Last-Event-ID and after take the id of a frame as it was sent"
+        ),
+    ))
+}
+
+/// Whether a text has the form that every store gives to places: which life of the stream, and which change in it.
+fn is_place(text: &str) -> bool {
+    let hex = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_hexdigit());
+    text.len() <= 64
+        && text
+            .split_once('-')
+            .is_some_and(|(life, n)| hex(life) && n.parse::<u64>().is_ok())
 }
 
 fn follow(

@@ -1,5 +1,7 @@
 //! What comes in with a request, parsed at the edge: ids in paths, query parameters, bodies.
 
+use std::collections::BTreeSet;
+
 use axum::body::Bytes;
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::request::Parts;
@@ -80,18 +82,16 @@ impl Params {
     pub(super) fn parse(uri: &Uri, known: &[&str]) -> Result<Self, Problem> {
         let Query(pairs) = Query::<Vec<(String, String)>>::try_from_uri(uri)
             .map_err(|e| Problem::new(Code::InvalidQuery, e.body_text()))?;
-        for (name, _) in &pairs {
-            if name != "api_key" && !known.contains(&name.as_str()) {
-                return Err(Problem::new(
-                    Code::InvalidQuery,
-                    format!(
-                        "unknown parameter {name:?}; known are: {}",
-                        known.join(", ")
-                    ),
-                ));
-            }
+        let is_known = |name: &str| name == "api_key" || known.contains(&name);
+        let unknown: BTreeSet<&str> = pairs
+            .iter()
+            .map(|(name, _)| name.as_str())
+            .filter(|name| !is_known(name))
+            .collect();
+        if unknown.is_empty() {
+            return Ok(Self(pairs));
         }
-        Ok(Self(pairs))
+        Err(unknown_parameters(&unknown, known))
     }
 
     /// Every value of `name`.
@@ -129,6 +129,34 @@ impl Params {
     }
 }
 
+fn unknown_parameters(unknown: &BTreeSet<&str>, known: &[&str]) -> Problem {
+    let shown = unknown.iter().take(MAX_CANDIDATES);
+    let names: Vec<String> = shown
+        .map(|name| format!("{:?}", name.chars().take(80).collect::<String>()))
+        .collect();
+    let s = if unknown.len() == 1 { "" } else { "s" };
+    let known = match known {
+        [] => "this path takes none".to_owned(),
+        known => format!("known are: {}", known.join(", ")),
+    };
+    let names = names.join(", ");
+    Problem::new(
+        Code::InvalidQuery,
+        format!("unknown parameter{s} {names}; {known}"),
+    )
+}
+
+/// That a request has no parameters but the key, for paths that take none.
+pub(super) struct NoParams;
+
+impl<S: Send + Sync> FromRequestParts<S> for NoParams {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Problem> {
+        Params::parse(&parts.uri, &[]).map(|_| Self)
+    }
+}
+
 /// A parameter whose value does not fit.
 pub(super) fn bad(name: &str, given: &str, rule: &str) -> Problem {
     let given: String = given.chars().take(80).collect();
@@ -153,12 +181,24 @@ impl<T: DeserializeOwned> FromRequest<Shared> for JsonBody<T> {
                 "the body must be JSON and say so: send the header Content-Type: application/json",
             ));
         }
+        if let Some(encoding) = encoding(request.headers()) {
+            return Err(Problem::new(
+                Code::UnsupportedMediaType,
+                format!(
+                    "the body must be sent as it is, not in the encoding {encoding:?}: leave the header Content-Encoding out"
+                ),
+            ));
+        }
         let bytes = Bytes::from_request(request, core).await.map_err(|e| {
             let too_large = e.into_response().status() == StatusCode::PAYLOAD_TOO_LARGE;
             if too_large {
                 Problem::new(
                     Code::PayloadTooLarge,
-                    format!("the body has more than {} bytes", super::MAX_BODY_BYTES),
+                    format!(
+                        "the body has more than {} bytes: send less, and put what is large into a file of the repository that the \
+                         task names",
+                        super::MAX_BODY_BYTES
+                    ),
                 )
             } else {
                 Problem::new(Code::InvalidJson, "the body did not arrive in whole")
@@ -177,13 +217,33 @@ fn is_json(headers: &HeaderMap) -> bool {
     kind == "application/json" || (kind.starts_with("application/") && kind.ends_with("+json"))
 }
 
+/// How the body is packed, if it is.
+fn encoding(headers: &HeaderMap) -> Option<String> {
+    let mut given = headers.get_all(header::CONTENT_ENCODING).iter();
+    let packed = given.find(|value| !value.as_bytes().eq_ignore_ascii_case(b"identity"))?;
+    Some(
+        String::from_utf8_lossy(packed.as_bytes())
+            .chars()
+            .take(80)
+            .collect(),
+    )
+}
+
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     let not_json = |e: serde_json::Error| {
         Problem::new(Code::InvalidJson, format!("the body is not JSON: {e}"))
     };
+    let is_object = bytes.trim_ascii_start().first() == Some(&b'{');
+    let no_object = || {
+        Problem::new(
+            Code::InvalidRequest,
+            "the body is not a valid request: it must be a JSON object",
+        )
+    };
     let mut json = serde_json::Deserializer::from_slice(bytes);
     let body =
         serde_path_to_error::deserialize(&mut json).map_err(|e| match e.inner().classify() {
+            Category::Data if !is_object => no_object(),
             // Names the field, too.
             Category::Data => Problem::new(
                 Code::InvalidRequest,
@@ -193,11 +253,9 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
         })?;
     json.end().map_err(not_json)?;
     // Deserializers of structs take their fields from an array, too.
-    if bytes.trim_ascii_start().first() != Some(&b'{') {
-        return Err(Problem::new(
-            Code::InvalidRequest,
-            "the body is not a valid request: it must be a JSON object",
-        ));
+    if is_object {
+        Ok(body)
+    } else {
+        Err(no_object())
     }
-    Ok(body)
 }

@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 use super::Shared;
 use super::error::{Body, Code, PROBLEM, Problem};
 use super::follow::{Follower, Start};
-use super::input::{JsonBody, Params, Target, bad};
+use super::input::{JsonBody, NoParams, Params, Target, bad};
 use crate::job::{Idempotency, JobId, Origin, Record, RequestBody, Status};
 use crate::queue::{Filter, Page};
 use crate::service::{Accepted, SubmitError};
@@ -58,6 +58,7 @@ pub(super) struct Many {
         (status = 507, description = "The disk is full.", body = Body<'_>, content_type = PROBLEM)))]
 pub(super) async fn submit(
     State(core): State<Shared>,
+    _: NoParams,
     headers: HeaderMap,
     JsonBody(body): JsonBody<RequestBody>,
 ) -> Result<Response, Problem> {
@@ -90,6 +91,7 @@ pub(super) async fn submit(
         (status = 507, description = "The disk is full.", body = Body<'_>, content_type = PROBLEM)))]
 pub(super) async fn retry(
     State(core): State<Shared>,
+    _: NoParams,
     Target(id): Target,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
@@ -233,6 +235,7 @@ fn cursor(params: &Params) -> Result<Option<JobId>, Problem> {
 #[utoipa::path(get, path = "/jobs/{id}", tag = "jobs", params(("id" = String, Path, description = "The job's id, or at least the first six characters of it.", pattern = "^[0-9A-Fa-f]{6,8}(-[0-9A-Fa-f-]{0,27})?$")), responses((status = 200, description = "The job.", body = One)))]
 pub(super) async fn show(
     State(core): State<Shared>,
+    _: NoParams,
     Target(id): Target,
 ) -> Result<Json<One>, Problem> {
     Ok(core.queue().get(id).await?.into())
@@ -242,6 +245,7 @@ pub(super) async fn show(
 #[utoipa::path(delete, path = "/jobs/{id}", tag = "jobs", params(("id" = String, Path, description = "The job's id, or at least the first six characters of it.", pattern = "^[0-9A-Fa-f]{6,8}(-[0-9A-Fa-f-]{0,27})?$")), responses((status = 200, description = "The job as it is now.", body = One)))]
 pub(super) async fn cancel(
     State(core): State<Shared>,
+    _: NoParams,
     Target(id): Target,
 ) -> Result<Json<One>, Problem> {
     Ok(core.queue().cancel(id).await?.into())

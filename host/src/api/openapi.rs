@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 use axum::http::{Method, header};
 use axum::response::IntoResponse;
 use utoipa::OpenApi;
-use utoipa::openapi::path::{Operation, ParameterIn, PathItem};
+use utoipa::openapi::path::{Operation, PathItem};
 use utoipa::openapi::security::{
     ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme,
 };
@@ -18,6 +18,7 @@ use utoipa::openapi::{
 
 use super::error::Body;
 use super::guard::Scope;
+use super::input::NoParams;
 
 #[derive(OpenApi)]
 #[openapi(
@@ -41,7 +42,7 @@ const REFUSALS: [Refusal; 8] = [
     (
         "400",
         "The id, a parameter or the body is not right.",
-        |asked| asked.takes_input(),
+        |_| true,
     ),
     ("401", "The key is missing or wrong.", |asked| {
         asked.scope.is_some()
@@ -58,9 +59,11 @@ const REFUSALS: [Refusal; 8] = [
         |asked| asked.names_a_job(),
     ),
     ("413", "The body is too large.", |asked| asked.has_body()),
-    ("415", "The body is not declared as JSON.", |asked| {
-        asked.has_body()
-    }),
+    (
+        "415",
+        "The body is not declared as JSON, or is compressed.",
+        |asked| asked.has_body(),
+    ),
     (
         "429",
         "The key has made too many requests; Retry-After says when it may come again.",
@@ -83,20 +86,11 @@ impl Asked<'_> {
     fn has_body(&self) -> bool {
         self.operation.request_body.is_some()
     }
-
-    fn takes_input(&self) -> bool {
-        let mut parameters = self.operation.parameters.iter().flatten();
-        self.has_body()
-            || parameters.any(|given| match given {
-                RefOr::T(given) => given.parameter_in != ParameterIn::Header,
-                RefOr::Ref(_) => true,
-            })
-    }
 }
 
 /// The document.
 #[utoipa::path(get, path = "/openapi.json", tag = "server", responses((status = 200, description = "This document.", body = Object)))]
-pub(super) async fn document() -> impl IntoResponse {
+pub(super) async fn document(_: NoParams) -> impl IntoResponse {
     static TEXT: OnceLock<String> = OnceLock::new();
     let text = TEXT.get_or_init(|| {
         let document = complete(super::routes().into_openapi());

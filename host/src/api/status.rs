@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 
 use super::Shared;
 use super::error::Problem;
-use super::input::Params;
+use super::input::{NoParams, Params};
 use crate::service::{Check, Readiness};
 
 /// `{"success": true, "count": n, "profiles": [...]}`.
@@ -46,7 +46,7 @@ pub(super) struct Ready {
 
 /// Every profile, broken ones with their error.
 #[utoipa::path(get, path = "/profiles", tag = "server", responses((status = 200, description = "The profiles.", body = Profiles)))]
-pub(super) async fn profiles(State(core): State<Shared>) -> Json<Profiles> {
+pub(super) async fn profiles(State(core): State<Shared>, _: NoParams) -> Json<Profiles> {
     let profiles = core.profiles().await;
     Json(Profiles {
         success: true,
@@ -57,7 +57,7 @@ pub(super) async fn profiles(State(core): State<Shared>) -> Json<Profiles> {
 
 /// Every plugin: version, digest, what it may do in which profile, and its last error.
 #[utoipa::path(get, path = "/plugins", tag = "server", responses((status = 200, description = "The plugins.", body = Plugins)))]
-pub(super) async fn plugins(State(core): State<Shared>) -> Json<Plugins> {
+pub(super) async fn plugins(State(core): State<Shared>, _: NoParams) -> Json<Plugins> {
     let plugins = core.plugins().await;
     Json(Plugins {
         success: true,
@@ -68,7 +68,7 @@ pub(super) async fn plugins(State(core): State<Shared>) -> Json<Plugins> {
 
 /// That the server is up, and which it is.
 #[utoipa::path(get, path = "/health", tag = "server", responses((status = 200, description = "It is up.", body = Object)))]
-pub(super) async fn health(State(core): State<Shared>) -> Json<Value> {
+pub(super) async fn health(State(core): State<Shared>, _: NoParams) -> Json<Value> {
     Json(json!({
         "status": "ok",
         "service": "agenticore",
@@ -79,14 +79,14 @@ pub(super) async fn health(State(core): State<Shared>) -> Json<Value> {
 
 /// The metrics of this pod.
 #[utoipa::path(get, path = "/metrics", tag = "server", responses((status = 200, description = "The metrics, for Prometheus.", body = String, content_type = "text/plain")))]
-pub(super) async fn metrics(State(core): State<Shared>) -> impl IntoResponse {
+pub(super) async fn metrics(State(core): State<Shared>, _: NoParams) -> impl IntoResponse {
     let kind = "text/plain; version=0.0.4; charset=utf-8";
     ([(header::CONTENT_TYPE, kind)], core.metrics().await)
 }
 
 /// That the process answers. It asks nothing else: a restart would not heal anything else.
 #[utoipa::path(get, path = "/livez", tag = "server", responses((status = 200, description = "It answers.", body = Object)))]
-pub(super) async fn alive() -> Json<Value> {
+pub(super) async fn alive(_: NoParams) -> Json<Value> {
     Json(json!({"status": "ok"}))
 }
 

@@ -43,7 +43,8 @@ async fn bad_bodies() {
             "invalid_json",
             "control character",
         ),
-        ("null", 400, "invalid_request", "null"),
+        ("null", 400, "invalid_request", "must be a JSON object"),
+        ("7", 400, "invalid_request", "must be a JSON object"),
         ("[]", 400, "invalid_request", "JSON object"),
         (r#"["say hello"]"#, 400, "invalid_request", "JSON object"),
         ("{}", 400, "invalid_request", "task is empty"),
@@ -163,10 +164,29 @@ async fn the_body_must_say_that_it_is_json() {
 }
 
 #[tokio::test]
+async fn a_body_that_is_packed_is_refused_and_not_taken_for_broken_json() {
+    let fake = Fake::new();
+    let packed = |encoding: &str| {
+        let request = Request::post("/jobs")
+            .header("content-type", "application/json")
+            .header("content-encoding", encoding);
+        request.body(Body::from(r#"{"task":"x"}"#)).unwrap()
+    };
+    for encoding in ["gzip", "br", "gzip, identity"] {
+        let says = "leave the header Content-Encoding out";
+        refused(&fake, packed(encoding), 415, "unsupported_media_type", says).await;
+    }
+    assert_eq!(
+        Client::new(&fake).send(packed("identity")).await.status,
+        200
+    );
+}
+
+#[tokio::test]
 async fn a_body_of_more_than_a_mebibyte_is_not_read() {
     let fake = Fake::new();
     let declared = post(vec![b' '; 1024 * 1024 + 1]);
-    refused(&fake, declared, 413, "payload_too_large", "1048576").await;
+    refused(&fake, declared, 413, "payload_too_large", "into a file").await;
     let chunks = (0..20).map(|_| Ok::<_, std::io::Error>(vec![b' '; 64 * 1024]));
     let undeclared = post(Body::from_stream(futures::stream::iter(chunks)));
     refused(&fake, undeclared, 413, "payload_too_large", "1048576").await;
@@ -301,6 +321,24 @@ async fn bad_addresses() {
             "0 to 30",
         ),
         (events("from=1"), 400, "invalid_query", "format, after"),
+        (
+            "/queue?limit=abc&of=x".into(),
+            400,
+            "invalid_query",
+            "unknown parameters \"limit\", \"of\"; this path takes none",
+        ),
+        (
+            "/events?after=abc".into(),
+            400,
+            "invalid_cursor",
+            "id of a frame",
+        ),
+        (
+            "/events?after=12-x".into(),
+            400,
+            "invalid_cursor",
+            "id of a frame",
+        ),
         ("/".into(), 404, "not_found", "nothing at /"),
         ("/jobs/".into(), 404, "not_found", "nothing"),
         ("/jobs/../x".into(), 404, "not_found", "nothing"),

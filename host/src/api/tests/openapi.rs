@@ -74,6 +74,33 @@ async fn every_parameter_of_the_document_is_taken() {
 }
 
 #[tokio::test]
+async fn no_path_takes_a_parameter_that_it_does_not_know() {
+    let client = Client::new(&Fake::new());
+    let document = document(&client).await;
+    for (path, item) in document["paths"].as_object().unwrap() {
+        for method in item.as_object().unwrap().keys() {
+            let uri = format!("{}?nonsense=1", path.replace("{id}", NO_JOB));
+            let request = Request::builder()
+                .method(method.to_uppercase().as_str())
+                .uri(&uri)
+                .header("content-type", "application/json");
+            let answer = client.send(request.body(Body::from("{}")).unwrap()).await;
+            assert_eq!(answer.status, 400, "{method} {uri}: {}", answer.body);
+            assert_eq!(answer.json()["code"], "invalid_query", "{method} {uri}");
+            assert!(
+                answer.body.contains("nonsense"),
+                "{method} {uri}: {}",
+                answer.body
+            );
+            assert!(
+                item[method]["responses"]["400"].is_object(),
+                "{method} {path}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
 async fn each_request_says_what_its_key_must_be_allowed() {
     let document = document(&Client::new(&Fake::new())).await;
     let roles = |method: &str, path: &str| {
