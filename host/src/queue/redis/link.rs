@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use redis::aio::MultiplexedConnection;
 use redis::sentinel::{SentinelClient, SentinelClientBuilder, SentinelServerType};
 use redis::{
-    AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, RedisError,
-    TlsCertificates, TlsMode,
+    AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, ErrorKind, IntoConnectionInfo,
+    RedisError, TlsCertificates, TlsMode,
 };
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::watch;
@@ -20,8 +20,10 @@ use crate::queue::{QueueError, guard};
 const ANSWER: Duration = Duration::from_secs(3);
 /// How long connecting may take.
 const CONNECT: Duration = Duration::from_secs(2);
-/// How long a Redis that refused is left in peace; callers fail at once meanwhile.
+/// How long a Redis that refused is left in peace; callers fail at once meanwhile, with what it said.
 const PEACE: Duration = Duration::from_millis(200);
+/// What the client calls a Redis that does not have the database.
+const NO_DATABASE: &str = "Redis server refused to switch database";
 
 /// Where Redis is and how it is spoken to.
 #[derive(Debug, Clone)]
@@ -171,10 +173,56 @@ impl Source {
                 }
             }
         };
-        match tokio::time::timeout(CONNECT * 2, connecting).await {
+        let asked = async {
+            let mut connection = connecting.await?;
+            // A Redis that wants a password says so to this; a script it is sent without one makes it hang up wordlessly.
+            let ping: Result<(), RedisError> =
+                redis::cmd("PING").query_async(&mut connection).await;
+            match ping {
+                Err(error) if error.is_io_error() || error.code() == Some("NOAUTH") => Err(error),
+                // A user that may not ping may do what matters.
+                _ => Ok(connection),
+            }
+        };
+        match tokio::time::timeout(CONNECT * 2, asked).await {
             Ok(connected) => connected,
             Err(_) => Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()),
         }
+    }
+}
+
+/// An error with the settings that it comes from, where it comes from them.
+fn told(error: &RedisError, is_first_tls: bool) -> String {
+    match remedy(error, is_first_tls) {
+        Some(remedy) => format!("{}; {remedy}", error.to_string().trim_end_matches('.')),
+        None => error.to_string(),
+    }
+}
+
+fn remedy(error: &RedisError, is_first_tls: bool) -> Option<&'static str> {
+    let is_silent = error.is_timeout() || (error.is_io_error() && !error.is_connection_refusal());
+    if error.kind() == ErrorKind::AuthenticationFailed {
+        return Some(
+            "correct REDIS_USERNAME and REDIS_PASSWORD, or the user and the password in REDIS_URL",
+        );
+    }
+    match error.code() {
+        Some("NOAUTH") => {
+            Some("set REDIS_PASSWORD, and REDIS_USERNAME where the user is not the default one")
+        }
+        Some("WRONGPASS") => Some(
+            "correct REDIS_USERNAME and REDIS_PASSWORD, or the user and the password in REDIS_URL",
+        ),
+        Some("NOPERM") => {
+            Some("the user of REDIS_USERNAME or REDIS_URL must be allowed to do this")
+        }
+        _ if error.to_string().starts_with(NO_DATABASE) => {
+            Some("correct the database, the number at the end of REDIS_URL")
+        }
+        _ if is_first_tls && is_silent => Some(
+            "REDIS_URL asks for TLS: check that this port speaks it, and that its certificate is signed by one of REDIS_CA_FILE",
+        ),
+        _ => None,
     }
 }
 
@@ -183,6 +231,9 @@ impl Source {
 pub(super) struct Link {
     source: Source,
     shown: Arc<str>,
+    is_tls: bool,
+    /// Whether Redis has answered once: what the settings say of it was right then.
+    answered: Arc<AtomicBool>,
     shared: Wire,
     up: Arc<watch::Sender<bool>>,
 }
@@ -192,7 +243,7 @@ pub(super) struct Link {
 pub(super) struct Wire {
     blocking: bool,
     state: Arc<tokio::sync::Mutex<Option<MultiplexedConnection>>>,
-    refused: Arc<Mutex<Option<Instant>>>,
+    refused: Arc<Mutex<Option<(Instant, RedisError)>>>,
     /// How often it was made.
     made: Arc<AtomicU64>,
     told: Arc<AtomicBool>,
@@ -222,8 +273,10 @@ impl Wire {
         if let Some(connection) = &*state {
             return Ok(connection.clone());
         }
-        if guard(&self.refused).is_some_and(|at| at.elapsed() < PEACE) {
-            return Err(std::io::Error::from(std::io::ErrorKind::NotConnected).into());
+        if let Some((at, error)) = &*guard(&self.refused)
+            && at.elapsed() < PEACE
+        {
+            return Err(error.clone());
         }
         match source.connect(self.blocking).await {
             Ok(connection) => {
@@ -232,7 +285,7 @@ impl Wire {
                 Ok(connection)
             }
             Err(error) => {
-                *guard(&self.refused) = Some(Instant::now());
+                *guard(&self.refused) = Some((Instant::now(), error.clone()));
                 Err(error)
             }
         }
@@ -249,6 +302,8 @@ impl Link {
         Ok(Self {
             source: address.source()?,
             shown: address.shown().into(),
+            is_tls: address.url.expose_secret().starts_with("rediss:"),
+            answered: Arc::default(),
             shared: Wire::new(false),
             up: Arc::new(watch::Sender::new(true)),
         })
@@ -285,36 +340,39 @@ impl Link {
         doing: &'static str,
         exchange: impl AsyncFnOnce(&mut MultiplexedConnection) -> Result<T, RedisError>,
     ) -> Result<T, QueueError> {
-        let done = match wire.connection(&self.source).await {
-            Ok(mut connection) => exchange(&mut connection).await,
-            Err(error) => Err(error),
+        let (done, is_connected) = match wire.connection(&self.source).await {
+            Ok(mut connection) => (exchange(&mut connection).await, true),
+            Err(error) => (Err(error), false),
         };
         match done {
             Ok(value) => {
+                self.answered.store(true, Ordering::Relaxed);
                 self.tell(wire, None);
                 Ok(value)
             }
             Err(error) => {
-                if is_outage(&error) {
+                let is_first_tls = self.is_tls && !self.answered.load(Ordering::Relaxed);
+                let detail = told(&error, is_first_tls);
+                if !is_connected || is_outage(&error) {
                     wire.reset().await;
-                    self.tell(wire, Some(&error));
+                    self.tell(wire, Some(&detail));
                 }
                 Err(QueueError::Redis {
                     doing,
                     address: self.shown.to_string(),
-                    detail: error.to_string(),
+                    detail,
                 })
             }
         }
     }
 
     /// Logs when Redis goes and comes, once each.
-    fn tell(&self, wire: &Wire, error: Option<&RedisError>) {
+    fn tell(&self, wire: &Wire, error: Option<&str>) {
         let gone = error.is_some();
         if wire.told.swap(gone, Ordering::Relaxed) != gone && !wire.blocking {
             match error {
                 Some(error) => {
-                    tracing::error!(redis = %self.shown, %error, "Redis does not answer; jobs go on, and what they do is kept until it is back");
+                    tracing::error!(redis = %self.shown, error, "Redis cannot be used; jobs go on, and what they do is kept until it is back");
                 }
                 None => tracing::info!(redis = %self.shown, "Redis answers again"),
             }
@@ -340,7 +398,7 @@ fn is_outage(error: &RedisError) -> bool {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
+    #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
     use super::*;
 
     #[test]
@@ -365,5 +423,82 @@ mod tests {
             ..sentinels
         };
         assert!(wrong.check().unwrap_err().contains("REDIS_SENTINELS"));
+    }
+
+    /// A server that answers each command with what `answer` says of what was sent.
+    async fn fake(answer: fn(&str) -> &'static str) -> String {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            while let Ok((mut socket, _)) = listener.accept().await {
+                tokio::spawn(async move {
+                    let mut bytes = [0; 4_096];
+                    while let Ok(read @ 1..) = socket.read(&mut bytes).await {
+                        let sent = String::from_utf8_lossy(&bytes[..read]).into_owned();
+                        for command in sent.split('*').skip(1) {
+                            socket.write_all(answer(command).as_bytes()).await.unwrap();
+                        }
+                    }
+                });
+            }
+        });
+        address.to_string()
+    }
+
+    async fn refusal(address: Address) -> [String; 2] {
+        let link = Link::new(&address).unwrap();
+        let ask = async || {
+            let asked = link.call("ask", async |c| {
+                redis::cmd("GET").arg("x").query_async::<()>(c).await
+            });
+            asked.await.unwrap_err().to_string()
+        };
+        // The second is asked while Redis is left in peace.
+        [ask().await, ask().await]
+    }
+
+    #[tokio::test]
+    async fn what_the_settings_have_wrong_is_said_with_their_names() {
+        let locked = fake(|_| "-NOAUTH Authentication required.\r\n").await;
+        let full_of_users = fake(|sent| match sent.contains("AUTH") {
+            true => "-WRONGPASS invalid username-password pair or user is disabled.\r\n",
+            false => "-NOAUTH Authentication required.\r\n",
+        })
+        .await;
+        let small = fake(|sent| match sent.contains("SELECT") {
+            true => "-ERR DB index is out of range\r\n",
+            false => "+OK\r\n",
+        })
+        .await;
+        for (url, says) in [
+            (format!("redis://{locked}/0"), "set REDIS_PASSWORD"),
+            (
+                format!("redis://:no@{full_of_users}/0"),
+                "correct REDIS_USERNAME and REDIS_PASSWORD",
+            ),
+            (format!("redis://{small}/99"), "at the end of REDIS_URL"),
+        ] {
+            for error in refusal(Address::plain(&url)).await {
+                assert!(error.contains(says), "{url}: {error}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_port_without_tls_is_told_from_a_redis_that_is_away() {
+        let plain = fake(|_| "-ERR unknown command\r\n").await;
+        for error in refusal(Address::plain(format!("rediss://{plain}/0"))).await {
+            assert!(error.contains("REDIS_CA_FILE"), "{error}");
+        }
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let free = listener.local_addr().unwrap();
+        drop(listener);
+        for error in refusal(Address::plain(format!("rediss://{free}/0"))).await {
+            assert!(
+                error.contains("refused") && !error.contains("REDIS_CA_FILE"),
+                "{error}"
+            );
+        }
     }
 }
