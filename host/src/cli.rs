@@ -164,7 +164,7 @@ async fn run_with(command: Command, context: &Context) -> ExitCode {
         Ok(code) => code,
         Err(error) if exit::is_closed_pipe(&error) => ExitCode::Success,
         Err(error) => {
-            let text = format!("{error:#}");
+            let text = exit::chain(&error);
             context
                 .output
                 .note(&format!("agenticore: {}", text::lines(&text)));

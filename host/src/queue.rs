@@ -319,6 +319,11 @@ fn full(e: &io::Error) -> bool {
 fn hint(e: &io::Error) -> &'static str {
     if full(e) {
         " (the disk is full: free space there, or set AGENTICORE_JOBS_DIR to another disk)"
+    } else if matches!(
+        e.kind(),
+        io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied
+    ) {
+        " (this user may not write there: make it writable, or set AGENTICORE_JOBS_DIR to another place)"
     } else {
         ""
     }
@@ -352,5 +357,30 @@ fn end_event(record: &Record) -> EventBody {
         attempt: record.attempt,
         cost_usd: record.cost_usd,
         pr_url: record.pr_url.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_that_cannot_be_written_comes_with_its_setting() {
+        for (kind, says) in [
+            (io::ErrorKind::ReadOnlyFilesystem, "may not write there"),
+            (io::ErrorKind::PermissionDenied, "may not write there"),
+            (io::ErrorKind::StorageFull, "the disk is full"),
+        ] {
+            let error = QueueError::Storage {
+                doing: "write",
+                path: "/x".into(),
+                source: kind.into(),
+            };
+            let text = error.to_string();
+            assert!(
+                text.contains(says) && text.contains("AGENTICORE_JOBS_DIR"),
+                "{text}"
+            );
+        }
     }
 }

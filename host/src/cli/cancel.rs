@@ -23,16 +23,19 @@ pub(super) async fn run(args: Args, context: &Context) -> anyhow::Result<ExitCod
         match one(context, &client, id).await {
             Ok(record) => records.push(record),
             Err(error) => {
-                let text = format!("agenticore: {id}: {error:#}");
+                let text = format!("agenticore: {id}: {}", exit::chain(&error));
                 context.output.note(&super::text::lines(&text));
-                failure.get_or_insert(exit::code_of(&error));
+                failure.get_or_insert((exit::code_of(&error), exit::hint(&error)));
             }
         }
+    }
+    if let Some((_, Some(hint))) = failure {
+        context.output.note(hint);
     }
     context
         .output
         .list(&records, |r| r.id.clone(), || rows(&records))?;
-    Ok(failure.unwrap_or(ExitCode::Success))
+    Ok(failure.map_or(ExitCode::Success, |(code, _)| code))
 }
 
 async fn one(context: &Context, client: &Client, id: &str) -> anyhow::Result<Record> {

@@ -72,6 +72,18 @@ pub(super) fn code_of(error: &anyhow::Error) -> ExitCode {
     ExitCode::Failed
 }
 
+/// An error and what caused it, in one line. Many errors name their cause themselves, which then is not said again.
+pub(super) fn chain(error: &anyhow::Error) -> String {
+    let causes = error.chain().skip(1).map(ToString::to_string);
+    causes.fold(error.to_string(), |text, cause| {
+        if text.contains(&cause) {
+            text
+        } else {
+            format!("{text}: {cause}")
+        }
+    })
+}
+
 /// What one can do about an error, where the error itself cannot know.
 pub(super) fn hint(error: &anyhow::Error) -> Option<&'static str> {
     match error.downcast_ref::<ClientError>()? {
@@ -81,6 +93,12 @@ pub(super) fn hint(error: &anyhow::Error) -> Option<&'static str> {
         ClientError::Refused { status: 401, .. } => {
             Some("give the API key with AGENTICORE_API_KEY or --api-key")
         }
+        ClientError::Refused {
+            code: Some(code), ..
+        } if code == "store_unavailable" => Some(
+            "nothing was changed: try again once Redis answers; jobs that run go on meanwhile and new ones are accepted, \
+             and the server's operator finds the reason in its log",
+        ),
         _ => None,
     }
 }
@@ -158,6 +176,31 @@ mod tests {
         assert_eq!(code_of(&unknown.into()), ExitCode::Usage);
         assert_eq!(code_of(&SubmitError::Stopping.into()), ExitCode::Failed);
         assert_eq!(code_of(&anyhow::anyhow!("x")), ExitCode::Failed);
+    }
+
+    #[test]
+    fn a_cause_that_was_told_is_not_told_again() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("cannot write x: {source}")]
+        struct Told {
+            source: io::Error,
+        }
+        let source = io::Error::from_raw_os_error(30);
+        let error = anyhow::Error::from(Told { source }).context("while packing");
+        let text = "while packing: cannot write x: Read-only file system (os error 30)";
+        assert_eq!(chain(&error), text);
+        assert_eq!(chain(&anyhow::anyhow!("b").context("a")), "a: b");
+    }
+
+    #[test]
+    fn a_store_that_is_away_comes_with_what_one_can_do() {
+        let away = ClientError::Refused {
+            status: 503,
+            code: Some("store_unavailable".into()),
+            detail: "no".into(),
+        };
+        assert!(hint(&away.into()).is_some_and(|hint| hint.contains("once Redis answers")));
+        assert_eq!(hint(&refused(503)), None);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use super::attend::{Cut as End, leave, until_cut};
 use super::events::View;
 use super::follow::{Show, Viewer};
 use super::*;
-use crate::client::fake::{Cut, Fake, ID};
+use crate::client::fake::{AWAY, Cut, Fake, ID};
 use crate::job::{Event, EventBody, LogStream, Status};
 
 const OTHER: &str = "0b6ad2ff-6d0a-4f0e-9a49-3d7f4b8f2c12";
@@ -294,6 +294,14 @@ async fn cancel_goes_on_after_a_failure_and_reports_it() {
         (5, Some("cancelled"))
     );
     assert!(notes.contains("ffffffff: no such job"), "{notes}");
+}
+
+#[tokio::test]
+async fn cancel_says_what_to_do_while_the_store_is_away() {
+    let fake = Fake::start().await;
+    let (code, _, notes) = command(&fake.url(), &format!("cancel {AWAY} {AWAY}")).await;
+    assert_eq!(code, 1);
+    assert_eq!(notes.matches("once Redis answers").count(), 1, "{notes}");
 }
 
 #[tokio::test]

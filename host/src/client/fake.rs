@@ -255,7 +255,13 @@ async fn list(State(world): State<Arc<World>>, RawQuery(query): RawQuery) -> Res
         .into_response()
 }
 
+/// A job whose record lies in a store that does not answer.
+pub(crate) const AWAY: &str = "deadbeef";
+
 fn find(world: &World, prefix: &str) -> Result<Record, Box<Response>> {
+    if prefix == AWAY {
+        return Err(problem(503, "store_unavailable", "cannot read a job").into());
+    }
     let jobs = world.jobs.lock().unwrap();
     let found: Vec<_> = jobs
         .values()
