@@ -13,20 +13,20 @@ use super::error::{Code, PluginError};
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
     /// Bytes of the component.
-    #[serde(serialize_with = "number")]
+    #[serde(with = "size")]
     pub component_bytes: ByteSize,
     /// Functions in all modules of the component together.
     pub component_functions: u32,
     /// Sections in all modules and nested components together.
     pub component_sections: u32,
     /// Bytes of one function's body, which compilation time depends on most.
-    #[serde(serialize_with = "number")]
+    #[serde(with = "size")]
     pub function_bytes: ByteSize,
     /// Time to compile.
     #[serde(with = "seconds")]
     pub compile_time: Duration,
     /// Stack of the guest; one value for the whole engine.
-    #[serde(serialize_with = "number")]
+    #[serde(with = "size")]
     pub stack: ByteSize,
     /// Wall time of `describe`, `config-schema` and the start of a run, host waits included.
     #[serde(with = "seconds")]
@@ -38,7 +38,7 @@ pub struct Limits {
     #[serde(with = "seconds")]
     pub hook_time: Duration,
     /// Bytes of all memories together.
-    #[serde(serialize_with = "number")]
+    #[serde(with = "size")]
     pub memory: ByteSize,
     /// Core instances; as many memories and twice as many tables may exist.
     pub instances: u32,
@@ -49,15 +49,15 @@ pub struct Limits {
     /// Calls into the host during one call of the guest.
     pub host_calls: u32,
     /// Bytes passed to the host in one such call.
-    #[serde(serialize_with = "number")]
+    #[serde(with = "size")]
     pub call_bytes: ByteSize,
     /// Bytes logged during one call of the guest.
-    #[serde(serialize_with = "number")]
+    #[serde(with = "size")]
     pub log_bytes: ByteSize,
     /// Files of a plan.
     pub files: u32,
     /// Bytes of all files of a plan together, and of its standard input.
-    #[serde(serialize_with = "number")]
+    #[serde(with = "size")]
     pub output_bytes: ByteSize,
 }
 
@@ -126,10 +126,7 @@ pub struct LimitsPatch {
     #[serde(with = "optional_seconds", skip_serializing_if = "Option::is_none")]
     pub hook_time: Option<Duration>,
     /// See [`Limits::memory`].
-    #[serde(
-        serialize_with = "optional_number",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(with = "optional_size", skip_serializing_if = "Option::is_none")]
     pub memory: Option<ByteSize>,
     /// See [`Limits::instances`].
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -144,25 +141,16 @@ pub struct LimitsPatch {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub host_calls: Option<u32>,
     /// See [`Limits::call_bytes`].
-    #[serde(
-        serialize_with = "optional_number",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(with = "optional_size", skip_serializing_if = "Option::is_none")]
     pub call_bytes: Option<ByteSize>,
     /// See [`Limits::log_bytes`].
-    #[serde(
-        serialize_with = "optional_number",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(with = "optional_size", skip_serializing_if = "Option::is_none")]
     pub log_bytes: Option<ByteSize>,
     /// See [`Limits::files`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub files: Option<u32>,
     /// See [`Limits::output_bytes`].
-    #[serde(
-        serialize_with = "optional_number",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(with = "optional_size", skip_serializing_if = "Option::is_none")]
     pub output_bytes: Option<ByteSize>,
 }
 
@@ -244,14 +232,57 @@ pub(crate) fn as_usize(bytes: ByteSize) -> usize {
     usize::try_from(bytes.0).unwrap_or(usize::MAX)
 }
 
-/// Sizes are written as numbers of bytes: the text form of `bytesize` rounds.
-fn number<S: serde::Serializer>(size: &ByteSize, s: S) -> Result<S::Ok, S::Error> {
-    s.serialize_u64(size.0)
+/// Sizes are read from `64MiB` or a number of bytes, and written as such a number: the text form of `bytesize` rounds.
+mod size {
+    use super::optional_size::Text;
+    use bytesize::ByteSize;
+    use serde::{Deserialize as _, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(size: &ByteSize, s: S) -> Result<S::Ok, S::Error> {
+        s.serialize_u64(size.0)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<ByteSize, D::Error> {
+        Text::deserialize(d)?.size()
+    }
 }
 
-#[expect(clippy::ref_option, reason = "the signature serde asks for")]
-fn optional_number<S: serde::Serializer>(size: &Option<ByteSize>, s: S) -> Result<S::Ok, S::Error> {
-    size.map(|size| size.0).serialize(s)
+mod optional_size {
+    use bytesize::ByteSize;
+    use serde::{Deserialize, Deserializer, Serialize as _, Serializer, de};
+
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    #[serde(expecting = "expected a size such as `64MiB`")]
+    pub(super) enum Text {
+        Bytes(u64),
+        Written(String),
+    }
+
+    impl Text {
+        pub(super) fn size<E: de::Error>(self) -> Result<ByteSize, E> {
+            match self {
+                Self::Bytes(bytes) => Ok(ByteSize(bytes)),
+                Self::Written(text) => text
+                    .parse()
+                    .map_err(|_| E::custom(format!("`{text}` is not a size such as `64MiB`"))),
+            }
+        }
+    }
+
+    #[expect(clippy::ref_option, reason = "the signature serde asks for")]
+    pub(super) fn serialize<S: Serializer>(
+        size: &Option<ByteSize>,
+        s: S,
+    ) -> Result<S::Ok, S::Error> {
+        size.map(|size| size.0).serialize(s)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        d: D,
+    ) -> Result<Option<ByteSize>, D::Error> {
+        Option::<Text>::deserialize(d)?.map(Text::size).transpose()
+    }
 }
 
 /// Times are read from `5s`, `1m 30s` or a number of seconds, and written as text.
@@ -275,6 +306,7 @@ mod optional_seconds {
 
     #[derive(Deserialize)]
     #[serde(untagged)]
+    #[serde(expecting = "expected a time such as `5s`")]
     pub(super) enum Text {
         Seconds(u64),
         Written(String),
@@ -344,7 +376,11 @@ mod tests {
             ("memory", "NAME=VALUE"),
             ("memory=much", "`memory`"),
             ("memroy=1MiB", "memroy"),
-            ("time=soon", "`time`"),
+            ("time=soon", "`soon` is not a time such as `5s`"),
+            (
+                "memory=abc",
+                "`memory`: `abc` is not a size such as `64MiB`",
+            ),
         ] {
             let error = text.parse::<Limits>().unwrap_err();
             assert!(error.contains(says), "{text}: {error}");

@@ -16,6 +16,9 @@ pub enum SpawnError {
         /// The value of `PATH` that was searched.
         path: String,
     },
+    /// The program is named by a path, and there is no file.
+    #[error("program {0} does not exist: install it there or correct the setting that names it")]
+    NoFile(PathBuf),
     /// The path exists but cannot be executed.
     #[error("program {0} is not executable: it must be a file that this user may execute")]
     NotExecutable(PathBuf),

@@ -11,7 +11,7 @@ use super::error::SpawnError;
 /// `PATH`. Relative entries of `PATH` are passed over: they would find programs in the repository a job works in.
 ///
 /// # Errors
-/// [`SpawnError::NotFound`] or [`SpawnError::NotExecutable`].
+/// [`SpawnError::NotFound`], [`SpawnError::NoFile`] or [`SpawnError::NotExecutable`].
 pub(super) fn program(
     name: &OsStr,
     path: Option<&OsStr>,
@@ -28,7 +28,7 @@ pub(super) fn program(
         let file = cwd.join(name);
         return match (file.is_file(), is_executable(&file)) {
             (true, true) => Ok(file),
-            (false, _) if !file.exists() => Err(missing()),
+            (false, _) if !file.exists() => Err(SpawnError::NoFile(file)),
             _ => Err(SpawnError::NotExecutable(file)),
         };
     }

@@ -332,7 +332,7 @@ impl<'a> Keys<'a> {
         if on.is_empty() {
             return Err(keys.wrong(
                 "on",
-                "a list of `pre-job`, `post-job` and `redact`",
+                "a list of at least one of `pre-job`, `post-job` and `redact`",
                 keys.get("on").unwrap_or(&Value::Null),
             ));
         }

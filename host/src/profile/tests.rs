@@ -188,6 +188,10 @@ fn errors_name_the_file_the_key_and_what_is_expected() {
         ("hooks: [{on: [pre-job]}]", &["`hooks[0].component`"]),
         ("hooks: [{component: x}]", &["`hooks[0].on`"]),
         (
+            "hooks: [{component: x, on: []}]",
+            &["`hooks[0].on`", "at least one of", "an empty list"],
+        ),
+        (
             "hooks: [{component: x, on: [later]}]",
             &["`hooks[0].on`", "`later`"],
         ),

@@ -64,6 +64,7 @@ pub(super) fn kind(value: &Value) -> String {
             format!("the text `{}`", text.escape_debug())
         }
         Value::String(_) => "a text".to_owned(),
+        Value::Array(items) if items.is_empty() => "an empty list".to_owned(),
         Value::Array(_) => "a list".to_owned(),
         Value::Object(_) => "a mapping".to_owned(),
     }

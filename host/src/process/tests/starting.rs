@@ -79,10 +79,13 @@ async fn what_cannot_be_started_is_explained() {
             .starts_with("program \"no-such-program\" was not found in PATH (/"),
         "{missing}"
     );
-    assert!(matches!(
-        named("./no-such".into()),
-        SpawnError::NotFound { .. }
-    ));
+    let no_file = named("./no-such".into());
+    assert!(matches!(no_file, SpawnError::NoFile(_)));
+    let no_file = no_file.to_string();
+    assert!(
+        no_file.contains("/no-such does not exist") && !no_file.contains("PATH"),
+        "{no_file}"
+    );
     assert!(matches!(named("".into()), SpawnError::NotFound { .. }));
     assert!(matches!(
         named(file(&dir, "data", "x", 0o644)),
