@@ -114,6 +114,18 @@ async fn a_switch_reaches_every_pod_and_the_jobs_that_wait() {
         ])
         .await;
     assert_eq!(off.code, Some(0), "{off:?}");
+    assert!(!off.stderr.contains("warning"), "{off:?}");
+    // One that is mistyped is switched off as well, because it may yet come; but not without a word.
+    let typo = one.cli(&["plugin", "disable", "test-guest"]).await;
+    assert_eq!(typo.code, Some(0), "{typo:?}");
+    for word in [
+        "no plugin that is known here",
+        "test-guests",
+        "policy",
+        "plugin enable test-guest",
+    ] {
+        assert!(typo.stderr.contains(word), "{word} is missing: {typo:?}");
+    }
     let refused = until("the other pod refuses it", || async {
         let answer = two.post("/jobs", &body("late")).await;
         (answer.status == 403).then_some(answer.body)

@@ -2,13 +2,19 @@
 //!
 //! They write to the directory that all pods read, so they need the settings of a pod and no server.
 
+use std::collections::BTreeSet;
+
 use serde_json::json;
 
 use super::context::Context;
 use super::exit::{ExitCode, UsageError};
 use super::output::{Format, Rows};
 use super::text;
+use crate::bundled;
 use crate::config::{Config, Flags};
+use crate::plugins::usable;
+use crate::profile::{Component, ProfileStore};
+use crate::server::profile_roots;
 use crate::trust::{Approval, Standing, Target, Trust};
 
 /// List the versions of plugins that are known, where each stands, and what is switched off
@@ -38,7 +44,7 @@ pub(super) struct Revoke {
 /// Switch a plugin off on every pod within seconds
 ///
 /// New jobs that need it are refused and waiting ones fail with the code plugin.disabled. A job whose agent runs already goes on to its
-/// end, with a warning on its record; cancel it if it must not.
+/// end, with a warning on its record; cancel it if it must not. A name that nobody knows here is switched off as well, with a warning.
 #[derive(Debug, clap::Args)]
 pub(super) struct Disable {
     /// The name or the digest
@@ -134,9 +140,46 @@ fn tell(context: &Context, decided: &[Approval]) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::Success)
 }
 
+/// The names of the plugins that are part of the program, that jobs have used, or whose files profiles name.
+fn known(config: &Config, trust: &Trust) -> anyhow::Result<BTreeSet<String>> {
+    let mut known: BTreeSet<String> = bundled::plugin_names().map(str::to_owned).collect();
+    let used = trust.decisions()?;
+    let used = used.approvals.values().map(|a| a.name.clone());
+    known.extend(used.filter(|name| !name.is_empty()));
+    for profile in usable(&ProfileStore::new(profile_roots(config))?) {
+        let hooks = profile.hooks.iter().map(|hook| &hook.plugin);
+        for reference in hooks.chain([&profile.plugin]) {
+            if let Component::File(path) = &reference.component {
+                let stem = path.file_stem().map(|stem| stem.to_string_lossy());
+                known.extend(stem.map(std::borrow::Cow::into_owned));
+            }
+        }
+    }
+    Ok(known)
+}
+
+/// A plugin may be switched off before it comes, but a name that is merely mistyped leaves the one that was meant switched on.
+fn warn_of_unknown(name: &str, known: &BTreeSet<String>, context: &Context) {
+    if known.contains(name) {
+        return;
+    }
+    let known: Vec<&str> = known.iter().map(String::as_str).collect();
+    context.output.note(&format!(
+        "warning: no plugin that is known here is called {name}; known are: {}. If it was mistyped, take it back with \
+         `agenticore plugin enable {name}`",
+        text::line(&known.join(", "), 1_000)
+    ));
+}
+
 pub(super) fn disable(args: &Disable, context: &Context) -> anyhow::Result<ExitCode> {
-    let trust = trust()?;
-    let disabled = trust.disable(&target(&trust, &args.plugin)?, &args.reason)?;
+    let config = Config::load(&Flags::default())?;
+    let trust = Trust::new(&config);
+    let target = target(&trust, &args.plugin)?;
+    let disabled = trust.disable(&target, &args.reason)?;
+    // The switch counts also where nobody can say which plugins there are.
+    if let (Target::Name(name), Ok(known)) = (&target, known(&config, &trust)) {
+        warn_of_unknown(name, &known, context);
+    }
     if context.output.format != Format::Table {
         context.output.json(&disabled)?;
         return Ok(ExitCode::Success);

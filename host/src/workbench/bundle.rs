@@ -110,10 +110,66 @@ pub struct ProfileFile {
 pub struct Packing<'a> {
     /// The name, for a component that says none.
     pub name: Option<&'a str>,
+    /// The name where nobody gave one.
+    pub stem: Option<&'a str>,
     /// The version, for a component that says none.
     pub version: Option<&'a str>,
     /// The folder of a profile to take along.
     pub profile: Option<&'a Path>,
+}
+
+impl<'a> Packing<'a> {
+    fn name_of(&self, own: Option<&'a str>) -> Result<&'a str, Unusable> {
+        let given = self.name;
+        if let (Some(own), Some(given)) = (own, given)
+            && own != given
+        {
+            return Err(Unusable(format!(
+                "the component says that its name is `{own}`, and --name says `{}`: leave --name out",
+                text::line(given, 80)
+            )));
+        }
+        match (own.or(given).or(self.stem), given) {
+            (Some(name), _) if is_name(name) => Ok(name),
+            (_, Some(given)) => Err(Unusable(format!(
+                "`{}` is not a plugin's name: --name takes kebab-case of at most 64 letters",
+                text::line(given, 80)
+            ))),
+            _ => Err(Unusable(
+                "the component does not say its name: give one with --name, kebab-case of at most 64 letters"
+                    .to_owned(),
+            )),
+        }
+    }
+
+    fn version_of(&self, own: Option<&'a str>) -> Result<&'a str, Unusable> {
+        match (own, self.version) {
+            (Some(own), Some(given)) if own != given => Err(Unusable(format!(
+                "the component says that its version is {}, and --plugin-version says {}: leave --plugin-version out",
+                text::line(own, 80),
+                text::line(given, 80)
+            ))),
+            (Some(own), _) => Ok(own),
+            (None, Some(given)) if !is_version(given) => Err(Unusable(format!(
+                "`{}` is not a version: --plugin-version takes one such as 1.2.0 or 1.2.0-rc.1",
+                text::line(given, 80)
+            ))),
+            (None, given) => Ok(given.unwrap_or("0.0.0")),
+        }
+    }
+}
+
+/// Whether a version given on the command line is one: three numbers, and maybe what Semantic Versioning lets follow.
+fn is_version(text: &str) -> bool {
+    let end = text.find(['-', '+']).unwrap_or(text.len());
+    let (numbers, more) = text.split_at(end);
+    let number = |n: &str| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit());
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '+');
+    text.len() <= 64
+        && numbers.split('.').count() == 3
+        && numbers.split('.').all(number)
+        && more.len() != 1
+        && more.chars().all(plain)
 }
 
 impl Manifest {
@@ -172,14 +228,8 @@ impl Bundle {
         packing: &Packing<'_>,
     ) -> Result<Self, Unusable> {
         let about = report.description.as_ref();
-        let name = about.map(|d| d.name.as_str()).or(packing.name);
-        let Some(name) = name.filter(|name| is_name(name)) else {
-            return Err(Unusable(
-                "the component does not say its name: give one with --name, kebab-case of at most 64 letters"
-                    .to_owned(),
-            ));
-        };
-        let version = about.map(|d| d.version.as_str()).or(packing.version);
+        let name = packing.name_of(about.map(|d| d.name.as_str()))?;
+        let version = packing.version_of(about.map(|d| d.version.as_str()))?;
         let profile = match packing.profile {
             Some(folder) => read_profile(folder, name)?,
             None => BTreeMap::new(),
@@ -187,7 +237,7 @@ impl Bundle {
         let manifest = Manifest {
             format: FORMAT,
             name: name.to_owned(),
-            version: version.unwrap_or("0.0.0").to_owned(),
+            version: version.to_owned(),
             summary: about.map(|d| d.summary.clone()).unwrap_or_default(),
             api: report.api.clone().unwrap_or_default(),
             exports: report.exports.unwrap_or_default(),
@@ -499,5 +549,74 @@ mod tests {
             Code::Bundle
         );
         assert_eq!(reads(b"no archive").unwrap_err().code, Code::Bundle);
+    }
+
+    #[test]
+    fn a_name_and_a_version_are_the_components_own_or_what_they_must_be() {
+        let given = |name, version| Packing {
+            name,
+            version,
+            stem: Some("file"),
+            profile: None,
+        };
+        for version in ["1.2.0", "0.0.1-rc.1+linux", "10.20.30"] {
+            let packing = given(Some("one"), Some(version));
+            assert_eq!(packing.name_of(None).unwrap(), "one");
+            assert_eq!(packing.version_of(None).unwrap(), version);
+        }
+        let nothing = given(None, None);
+        assert_eq!(nothing.name_of(None).unwrap(), "file");
+        assert_eq!(nothing.version_of(None).unwrap(), "0.0.0");
+        for wrong in [
+            "zz",
+            "1.2",
+            "1.2.x",
+            "1.2.0-",
+            "../../../evil",
+            "1.2.0-a/b",
+            "",
+        ] {
+            let error = given(None, Some(wrong)).version_of(None).unwrap_err();
+            assert!(error.0.contains("is not a version"), "{wrong}: {error}");
+        }
+        for wrong in ["../evil", "Big", ""] {
+            let error = given(Some(wrong), None).name_of(None).unwrap_err();
+            assert!(
+                error.0.contains("is not a plugin's name"),
+                "{wrong}: {error}"
+            );
+        }
+        let nameless = Packing {
+            stem: Some("a b"),
+            ..Packing::default()
+        };
+        assert!(
+            nameless
+                .name_of(None)
+                .unwrap_err()
+                .0
+                .contains("does not say its name")
+        );
+    }
+
+    #[test]
+    fn what_a_component_says_of_itself_is_not_overruled_in_silence() {
+        let (name, version) = (Some("own"), Some("1.0.0"));
+        let given = |name, version| Packing {
+            name,
+            version,
+            ..Packing::default()
+        };
+        let same = given(name, version);
+        assert_eq!(same.name_of(name).unwrap(), "own");
+        assert_eq!(same.version_of(version).unwrap(), "1.0.0");
+        let other = given(Some("foo"), Some("2.0.0"));
+        let error = other.name_of(name).unwrap_err();
+        assert!(
+            error.0.contains("`own`") && error.0.contains("`foo`"),
+            "{error}"
+        );
+        let error = other.version_of(version).unwrap_err();
+        assert!(error.0.contains("leave --plugin-version out"), "{error}");
     }
 }

@@ -3,9 +3,9 @@
 //! The manifest holds the digest of everything else, so one signature covers all of a bundle. An operator who names keys
 //! (`AGENTICORE_PLUGIN_KEYS`) gets no component from a file that none of them signed, neither at installation nor in a job.
 
-use std::fs::{self, OpenOptions};
+use std::fs;
 use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use base64::Engine as _;
@@ -79,8 +79,12 @@ impl SigningKey {
         let key = Self(pair);
         create(path, 0o600, &pem("PRIVATE KEY", document.as_ref()))?;
         let public = [&PUBLIC_PREFIX[..], key.0.public_key().as_ref()].concat();
-        create(&public_path(path), 0o644, &pem("PUBLIC KEY", &public))?;
-        Ok(key)
+        let told = create(&public_path(path), 0o644, &pem("PUBLIC KEY", &public));
+        if told.is_err() {
+            // Half a pair would be in the way of the next try. Nobody has used it yet.
+            drop(fs::remove_file(path));
+        }
+        told.map(|()| key)
     }
 
     /// Reads a private key, as [`SigningKey::generate`] or `openssl genpkey -algorithm ed25519` write it.
@@ -117,16 +121,27 @@ fn public_path(path: &Path) -> std::path::PathBuf {
     name.into()
 }
 
+/// Makes a file that is there as a whole or not at all, and takes the place of none.
 fn create(path: &Path, mode: u32, text: &str) -> Result<(), Unusable> {
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(mode)
-        .open(path)
-        .map_err(|e| Unusable::at(path, e))?;
-    file.write_all(text.as_bytes())
-        .and_then(|()| file.sync_all())
-        .map_err(|e| Unusable::at(path, e))
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty());
+    let written = || -> std::io::Result<()> {
+        let mut file = tempfile::Builder::new()
+            .permissions(fs::Permissions::from_mode(mode))
+            .tempfile_in(folder.unwrap_or(Path::new(".")))?;
+        file.write_all(text.as_bytes())?;
+        file.as_file().sync_all()?;
+        file.persist_noclobber(path)?;
+        Ok(())
+    };
+    written().map_err(|e| match e.kind() {
+        std::io::ErrorKind::AlreadyExists => Unusable::at(
+            path,
+            "it exists already, and a key takes the place of no file",
+        ),
+        _ => Unusable::at(path, format!("it cannot be written: {e}")),
+    })
 }
 
 fn pem(label: &str, der: &[u8]) -> String {
@@ -321,5 +336,29 @@ mod tests {
         assert!(SigningKey::generate(&path).is_err());
         assert!(TrustedKeys::parse(&["no key".to_owned()]).is_err());
         assert!(TrustedKeys::parse(&[path.display().to_string()]).is_err());
+    }
+
+    #[test]
+    fn a_key_that_could_not_be_written_leaves_nothing_in_the_way() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("key");
+        let public = dir.path().join("key.pub");
+        fs::create_dir(&public).unwrap();
+        let error = SigningKey::generate(&path).unwrap_err().to_string();
+        assert!(error.contains("key.pub"), "{error}");
+        fs::remove_dir(&public).unwrap();
+        let names = |dir: &Path| fs::read_dir(dir).unwrap().count();
+        assert_eq!(names(dir.path()), 0);
+
+        SigningKey::generate(&path).unwrap();
+        assert_eq!(names(dir.path()), 2);
+        assert_eq!(
+            fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
+        let before = fs::read(&path).unwrap();
+        let error = SigningKey::generate(&path).unwrap_err().to_string();
+        assert!(error.contains("it exists already"), "{error}");
+        assert_eq!(fs::read(&path).unwrap(), before);
     }
 }

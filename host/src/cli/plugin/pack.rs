@@ -29,7 +29,7 @@ pub(super) struct Args {
     /// The name, for a component that exports no `profile` and cannot say it; default: the file's
     #[arg(long)]
     name: Option<String>,
-    /// The version, for a component that cannot say it
+    /// The version, for a component that cannot say it, such as 1.2.0; default: 0.0.0
     #[arg(long, value_name = "VERSION")]
     plugin_version: Option<String>,
     /// Sign with this private key; may be given many times
@@ -73,7 +73,8 @@ pub(super) async fn run(args: Args, context: &Context) -> anyhow::Result<ExitCod
     }
     let stem = args.file.file_stem().and_then(|stem| stem.to_str());
     let packing = Packing {
-        name: args.name.as_deref().or(stem),
+        name: args.name.as_deref(),
+        stem,
         version: args.plugin_version.as_deref(),
         profile: args.profile.as_deref(),
     };
@@ -187,7 +188,7 @@ pub(super) async fn read(
         return Ok(Err(error));
     }
     let packing = Packing {
-        name: file.file_stem().and_then(|stem| stem.to_str()),
+        stem: file.file_stem().and_then(|stem| stem.to_str()),
         ..Packing::default()
     };
     Bundle::pack(&report, bytes, &packing)
