@@ -182,6 +182,8 @@ pub struct Config {
     pub redis_prefix: String,
     /// How long a pod that does not answer keeps its jobs.
     pub lease: Duration,
+    /// Each setting as it was written, wherever that was, by its variable; of a secret only that it is set.
+    pub(crate) written: BTreeMap<&'static str, String>,
 }
 
 /// What the command line sets; it wins over everything.
@@ -282,6 +284,7 @@ impl Config {
             redis: source.redis()?,
             redis_prefix: source.text("redis.key_prefix")?.unwrap_or_default(),
             lease: source.seconds_of("redis.lease_seconds", 1..=LONGEST_LEASE.as_secs())?,
+            written: source.written()?,
         };
         let config = config.with_chosen_host();
         config.check()?;

@@ -48,6 +48,9 @@ pub(super) struct Waiting {
     running: usize,
     /// How long the first in the queue has waited.
     oldest_seconds: Option<f64>,
+    /// What is wrong with the store; the numbers are what it said last then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trouble: Option<String>,
     jobs: Vec<Record>,
 }
 
@@ -86,6 +89,7 @@ pub(super) async fn queue(
         oldest_seconds: depth
             .oldest
             .map(|since| now.duration_since(since).as_secs_f64().max(0.0)),
+        trouble: core.queue().trouble(),
         jobs,
     }))
 }

@@ -72,7 +72,7 @@ fn rows(config: &Config, lookup: &dyn Fn(&str) -> Option<String>) -> Vec<Row> {
     let from_environment = |name: &str| lookup(name).is_some_and(|v| !v.is_empty());
     let mut rows = Vec::new();
     for setting in SETTINGS {
-        let Some(value) = value(config, setting, lookup) else {
+        let Some(value) = value(config, setting) else {
             continue;
         };
         let value = value.filter(|v| !v.is_empty());
@@ -105,11 +105,7 @@ fn rows(config: &Config, lookup: &dyn Fn(&str) -> Option<String>) -> Vec<Row> {
 }
 
 /// The value of a setting; the outer none: it is shown elsewhere, among what is handed to plugins.
-fn value(
-    config: &Config,
-    setting: &Setting,
-    lookup: &dyn Fn(&str) -> Option<String>,
-) -> Option<Option<String>> {
+fn value(config: &Config, setting: &Setting) -> Option<Option<String>> {
     let path = |p: &std::path::Path| Some(p.display().to_string());
     let seconds = |d: std::time::Duration| Some(d.as_secs().to_string());
     let list = |l: &[String]| Some(l.join(","));
@@ -153,8 +149,8 @@ fn value(
         "REDIS_URL" => hidden(config.redis.is_some()),
         // Handed to a plugin: these are in `config.agents`.
         _ if is_for_plugin(setting) => return None,
-        // Read by nothing in this version; shown as it was set.
-        other => lookup(other).or_else(|| Some(setting.default.to_owned())),
+        other if setting.secret => hidden(config.written.contains_key(other)),
+        other => config.written.get(other).cloned(),
     })
 }
 
@@ -218,6 +214,33 @@ mod tests {
             .collect();
         assert_eq!(handed.len(), plugin.len());
         assert!(handed.iter().all(|row| row.from_environment));
+    }
+
+    #[test]
+    fn values_of_the_file_are_shown_and_its_secrets_hidden() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("config.yml");
+        let text = "server: {rate_limit: 77, api_keys: [opener], read_keys: [sesame]}\nredis: {lease_seconds: 13, password: open}\n\
+                    plugins: {max_calls: 40, limits: memory=1MiB}\n";
+        std::fs::write(&file, text).unwrap();
+        let config = Config::from_parts(&Flags::default(), &|_| None, "/home/u".into(), &file);
+        let rows = rows(&config.unwrap(), &|_| None);
+        for (name, shown) in [
+            ("AGENTICORE_RATE_LIMIT", "77"),
+            ("AGENTICORE_READ_KEYS", HIDDEN),
+            ("AGENTICORE_LEASE_SECONDS", "13"),
+            ("REDIS_PASSWORD", HIDDEN),
+            ("AGENTICORE_PLUGIN_MAX_CALLS", "40"),
+            ("REDIS_KEY_PREFIX", "agenticore"),
+        ] {
+            let row = rows.iter().find(|row| row.name == name).unwrap();
+            assert_eq!(row.value.as_deref(), Some(shown), "{name}");
+        }
+        let text = serde_json::to_string(&rows).unwrap();
+        assert!(
+            !text.contains("sesame") && !text.contains("open\""),
+            "{text}"
+        );
     }
 
     #[test]

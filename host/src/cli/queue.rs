@@ -38,11 +38,17 @@ fn field(job: &Value, name: &str) -> String {
 fn summary(queue: &Value) -> String {
     let oldest = queue.get("oldest_seconds").and_then(Value::as_f64);
     let oldest = oldest.map(|seconds| format!("; the first has waited {seconds:.0} s"));
+    let trouble = queue.get("trouble").and_then(Value::as_str);
+    let trouble = trouble.map(|what| {
+        let what = text::line(what, 200);
+        format!("; as the store said last, for now it {what}")
+    });
     format!(
-        "{} waiting, {} running{}",
+        "{} waiting, {} running{}{}",
         field(queue, "queued"),
         field(queue, "running"),
-        oldest.unwrap_or_default()
+        oldest.unwrap_or_default(),
+        trouble.unwrap_or_default()
     )
 }
 
@@ -72,5 +78,10 @@ mod tests {
         );
         let empty = json!({"queued": 0, "running": 0, "oldest_seconds": null});
         assert_eq!(summary(&empty), "0 waiting, 0 running");
+        let away = json!({"queued": 0, "running": 0, "trouble": "does not answer"});
+        assert_eq!(
+            summary(&away),
+            "0 waiting, 0 running; as the store said last, for now it does not answer"
+        );
     }
 }

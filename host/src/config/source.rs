@@ -47,6 +47,18 @@ impl Source<'_> {
         }
     }
 
+    /// What every setting was set to, or is by default, by its variable; of a secret no more than that it is set.
+    pub(super) fn written(&self) -> Result<BTreeMap<&'static str, String>, ConfigError> {
+        let mut written = BTreeMap::new();
+        for setting in settings::SETTINGS {
+            if let (Some(text), _) = self.find(setting.yaml)? {
+                let text = if setting.secret { String::new() } else { text };
+                written.insert(setting.env, text);
+            }
+        }
+        Ok(written)
+    }
+
     /// Where Redis is, if there is one.
     pub(super) fn redis(&self) -> Result<Option<redis::Address>, ConfigError> {
         let Some(url) = self.text("redis.url")? else {

@@ -1,5 +1,6 @@
 //! What a plugin may use. Operators set the values; a profile may only lower them.
 
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -87,6 +88,9 @@ impl Default for Limits {
     }
 }
 
+/// What a stack may be: every instance has the whole of it, and no guest works with less.
+const STACK: RangeInclusive<ByteSize> = ByteSize::kib(64)..=ByteSize::mib(64);
+
 /// The operator's values, written `memory=128MiB,hook_time=20s`; what is not named keeps its start value.
 impl FromStr for Limits {
     type Err = String;
@@ -108,10 +112,17 @@ impl FromStr for Limits {
             };
             named.insert(name.trim().to_owned(), value);
         }
-        serde_path_to_error::deserialize(serde_json::Value::Object(named)).map_err(|error| {
-            let name = error.path().to_string();
-            format!("`{name}`: {}", error.into_inner())
-        })
+        let limits: Self = serde_path_to_error::deserialize(serde_json::Value::Object(named))
+            .map_err(|error| {
+                let name = error.path().to_string();
+                format!("`{name}`: {}", error.into_inner())
+            })?;
+        if STACK.contains(&limits.stack) {
+            Ok(limits)
+        } else {
+            let (least, most) = (STACK.start().as_u64(), STACK.end().as_u64());
+            Err(format!("`stack`: expected from {least} to {most} bytes"))
+        }
     }
 }
 
@@ -377,6 +388,11 @@ mod tests {
             ("memory=much", "`memory`"),
             ("memroy=1MiB", "memroy"),
             ("time=soon", "`soon` is not a time such as `5s`"),
+            (
+                "stack=18446744073709551615",
+                "`stack`: expected from 65536 to",
+            ),
+            ("stack=1", "`stack`: expected"),
             (
                 "memory=abc",
                 "`memory`: `abc` is not a size such as `64MiB`",
