@@ -49,6 +49,14 @@ impl Fleet {
         RedisStore::open(self.settings(name)).await.unwrap()
     }
 
+    /// Two pods, and a job that the first one runs.
+    async fn at_work(&self) -> (RedisStore, RedisStore, JobId, Claim) {
+        let (a, b) = (self.pod("pod-0").await, self.pod("pod-1").await);
+        let id = a.submit(job("x")).await.unwrap().id.parse().unwrap();
+        let held = claim(&a).await;
+        (a, b, id, held)
+    }
+
     /// A whole stream in Redis, and the same one on the volume.
     async fn assert_whole(&self, store: &RedisStore, id: JobId) -> Vec<Event> {
         let events = all_events(store, id).await;
@@ -72,6 +80,17 @@ async fn until<T>(what: &str, condition: impl AsyncFn() -> Option<T>) -> T {
 
 async fn status(store: &RedisStore, id: JobId) -> Status {
     store.get(id).await.unwrap().status
+}
+
+/// The texts that an agent wrote.
+fn texts(events: &[Event]) -> Vec<&str> {
+    events
+        .iter()
+        .filter_map(|event| match &event.body {
+            EventBody::Log { text, .. } => Some(text.as_str()),
+            _ => None,
+        })
+        .collect()
 }
 
 /// Ends a pod as kill -9 would: nothing more is done or said.
@@ -106,9 +125,7 @@ async fn passes_the_suite_of_all_stores() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dead_pods_job_runs_again_and_its_old_fence_is_refused() {
     let Some(fleet) = Fleet::start() else { return };
-    let (a, b) = (fleet.pod("pod-0").await, fleet.pod("pod-1").await);
-    let id: JobId = b.submit(job("x")).await.unwrap().id.parse().unwrap();
-    let old = claim(&a).await;
+    let (a, b, id, old) = fleet.at_work().await;
     a.append(&old.lease, vec![log("from a")]).await.unwrap();
     kill(&a);
     let new = claim(&b).await;
@@ -141,9 +158,7 @@ async fn a_dead_pods_job_runs_again_and_its_old_fence_is_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_paused_pod_that_wakes_up_is_told_that_its_jobs_are_gone() {
     let Some(fleet) = Fleet::start() else { return };
-    let (a, b) = (fleet.pod("pod-0").await, fleet.pod("pod-1").await);
-    b.submit(job("x")).await.unwrap();
-    let old = claim(&a).await;
+    let (a, b, _, old) = fleet.at_work().await;
     // What a pod in SIGSTOP does: nothing; then it goes on where it was.
     kill(&a);
     let new = claim(&b).await;
@@ -157,9 +172,7 @@ async fn a_paused_pod_that_wakes_up_is_told_that_its_jobs_are_gone() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pod_that_is_condemned_cannot_renew_its_lease_in_silence() {
     let Some(fleet) = Fleet::start() else { return };
-    let (a, b) = (fleet.pod("pod-0").await, fleet.pod("pod-1").await);
-    b.submit(job("x")).await.unwrap();
-    let held = claim(&a).await;
+    let (a, b, _, held) = fleet.at_work().await;
     kill(&a);
     kill(&b);
     let mut keeper = lease::Keeper::new(a.inner.clone());
@@ -180,9 +193,7 @@ async fn a_pod_that_is_condemned_cannot_renew_its_lease_in_silence() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pod_that_lost_redis_and_lives_on_the_volume_keeps_its_jobs() {
     let Some(fleet) = Fleet::start() else { return };
-    let (a, b) = (fleet.pod("pod-0").await, fleet.pod("pod-1").await);
-    let id: JobId = b.submit(job("x")).await.unwrap().id.parse().unwrap();
-    let held = claim(&a).await;
+    let (a, b, id, held) = fleet.at_work().await;
     kill(&a);
     // The pod's network is cut: it counts on the volume, and does not reach Redis.
     let mut counter = witness::Counter::new(fleet.volume.path(), &a.inner.life);
@@ -281,14 +292,7 @@ async fn while_redis_is_gone_runs_go_on_and_jobs_are_accepted_once() {
     })
     .await;
     let events = fleet.assert_whole(&b, id).await;
-    let texts: Vec<&str> = events
-        .iter()
-        .filter_map(|e| match &e.body {
-            EventBody::Log { text, .. } => Some(text.as_str()),
-            _ => None,
-        })
-        .collect();
-    assert_eq!(texts, ["before", "meanwhile", "and more"]);
+    assert_eq!(texts(&events), ["before", "meanwhile", "and more"]);
     b.finish(&next.lease, &next.job.run, Outcome::Succeeded)
         .await
         .unwrap();
@@ -307,9 +311,7 @@ async fn what_a_pod_kept_before_it_died_is_told_by_another() {
     let Some(mut fleet) = Fleet::start() else {
         return;
     };
-    let (a, b) = (fleet.pod("pod-0").await, fleet.pod("pod-1").await);
-    let id: JobId = a.submit(job("x")).await.unwrap().id.parse().unwrap();
-    let held = claim(&a).await;
+    let (a, b, id, held) = fleet.at_work().await;
     fleet.redis.stop();
     a.append(&held.lease, vec![log("kept")]).await.unwrap();
     a.finish(&held.lease, &held.job.run, Outcome::Succeeded)

@@ -5,17 +5,6 @@ use std::collections::BTreeSet;
 use super::*;
 use crate::job::{Idempotency, State};
 
-/// The texts that an agent wrote.
-fn texts(events: &[Event]) -> Vec<&str> {
-    events
-        .iter()
-        .filter_map(|event| match &event.body {
-            EventBody::Log { text, .. } => Some(text.as_str()),
-            _ => None,
-        })
-        .collect()
-}
-
 /// A job that is submitted under a key, `minutes` from now by the clock of its pod.
 fn keyed(minutes: i64) -> Job {
     let mut job = job("keyed");
@@ -47,9 +36,7 @@ async fn ask<T: redis::FromRedisValue>(store: &RedisStore, command: &[&str]) -> 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cancel_from_elsewhere_survives_what_the_holder_writes() {
     let Some(fleet) = Fleet::start() else { return };
-    let (a, b) = (fleet.pod("pod-0").await, fleet.pod("pod-1").await);
-    let id: JobId = b.submit(job("x")).await.unwrap().id.parse().unwrap();
-    let held = claim(&a).await;
+    let (a, b, id, held) = fleet.at_work().await;
     // It hears no news: the wish must reach it by what Redis answers.
     kill(&a);
     b.cancel(id).await.unwrap();
@@ -81,9 +68,7 @@ async fn a_lease_is_renewed_whatever_else_there_is_to_do() {
     let Some(mut fleet) = Fleet::start() else {
         return;
     };
-    let (a, b) = (fleet.pod("pod-0").await, fleet.pod("pod-1").await);
-    let id: JobId = a.submit(job("x")).await.unwrap().id.parse().unwrap();
-    let held = claim(&a).await;
+    let (a, b, id, held) = fleet.at_work().await;
     fleet.redis.stop();
     a.append(&held.lease, vec![log("kept")]).await.unwrap();
     // What is to be told takes very long.
@@ -120,9 +105,7 @@ async fn what_a_pod_told_of_its_spool_before_it_died_is_not_told_again() {
     let Some(mut fleet) = Fleet::start() else {
         return;
     };
-    let (a, b) = (fleet.pod("pod-0").await, fleet.pod("pod-1").await);
-    let id: JobId = a.submit(job("x")).await.unwrap().id.parse().unwrap();
-    let held = claim(&a).await;
+    let (a, b, id, held) = fleet.at_work().await;
     fleet.redis.stop();
     for text in ["one", "two", "three"] {
         a.append(&held.lease, vec![log(text)]).await.unwrap();
@@ -160,9 +143,7 @@ async fn what_a_pod_told_of_its_spool_before_it_died_is_not_told_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_renewal_that_tells_of_a_drain_hears_that_the_lease_was_over() {
     let Some(fleet) = Fleet::start() else { return };
-    let (a, b) = (fleet.pod("pod-0").await, fleet.pod("pod-1").await);
-    b.submit(job("x")).await.unwrap();
-    let old = claim(&a).await;
+    let (a, b, _, old) = fleet.at_work().await;
     kill(&a);
     let new = claim(&b).await;
     a.set_draining(true).await;
@@ -173,9 +154,7 @@ async fn a_renewal_that_tells_of_a_drain_hears_that_the_lease_was_over() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_that_runs_is_not_taken_off_the_list_of_its_pod() {
     let Some(fleet) = Fleet::start() else { return };
-    let (a, b) = (fleet.pod("pod-0").await, fleet.pod("pod-1").await);
-    let id: JobId = a.submit(job("x")).await.unwrap().id.parse().unwrap();
-    let held = claim(&a).await;
+    let (a, b, id, held) = fleet.at_work().await;
     // A pod that took the first for dead read the job before its claim came.
     let life = &a.inner.life;
     assert!(!claims::unlist(&b.inner, id, life, true).await.unwrap());
@@ -226,9 +205,7 @@ async fn a_run_of_no_known_life_is_taken_back() {
 #[tokio::test(flavor = "multi_thread")]
 async fn no_agent_starts_under_a_claim_that_was_heard_of_long_ago() {
     let Some(fleet) = Fleet::start() else { return };
-    let (a, b) = (fleet.pod("pod-0").await, fleet.pod("pod-1").await);
-    a.submit(job("x")).await.unwrap();
-    let old = claim(&a).await;
+    let (a, b, _, old) = fleet.at_work().await;
     a.append(&old.lease, vec![log("heard")]).await.unwrap();
     a.confirm(&old.lease).await.unwrap();
     kill(&a);
