@@ -322,7 +322,6 @@ async fn a_profile_whose_jobs_would_fail_is_found_out_and_nothing_is_decided() {
             "sandbox",
         ),
         ("plugin: {component: shell}", "program:sh"),
-        ("claude: {modle: x}", "claude.modle"),
         ("plugin: {component: text.wasm}", "WebAssembly"),
     ] {
         pod.write("profiles/mine/text.wasm", b"not a component");
@@ -359,16 +358,16 @@ async fn settings_for_a_plugin_that_is_not_here_are_told_of() {
     let pod = Pod::new("program:sh");
     let agents = |name: &str| BTreeMap::from([(name.to_owned(), Map::new())]);
     let plugins = pod.plugins();
-    for known in ["claude-code", "shell", "test-guests"] {
+    for known in ["codex", "shell", "test-guests"] {
         let absent = plugins.absent(&agents(known), &pod.profiles()).await;
         assert!(absent.is_empty(), "{absent:?}");
     }
-    let absent = plugins.absent(&agents("claude-cod"), &pod.profiles()).await;
+    let absent = plugins.absent(&agents("codx"), &pod.profiles()).await;
     let [told] = absent.as_slice() else {
         panic!("{absent:?}")
     };
     assert!(
-        told.contains("`agents.claude-cod`") && told.contains("test-guests"),
+        told.contains("`agents.codx`") && told.contains("test-guests"),
         "{told}"
     );
 }

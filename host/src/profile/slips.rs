@@ -75,7 +75,7 @@ mod tests {
             assert_eq!(near(key), Some(meant), "{key}");
         }
         for key in [
-            "claude",
+            "agent",
             "mode",
             "model",
             "env",

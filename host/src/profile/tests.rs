@@ -271,13 +271,13 @@ fn keys_that_nothing_reads_are_warned_of_and_harm_nothing() {
     let world = World::new();
     world.write(
         "p/profile.yml",
-        "extends: code\nextnds: shell\nhook: []\ncluade: {}\nfoo: 1\nclaude: {}\n",
+        "extends: code\nextnds: shell\nhook: []\nagnet: {}\nfoo: 1\nagent: {}\n",
     );
-    let slips = world.load("p").slips(Some(&["claude"]));
+    let slips = world.load("p").slips(Some(&["agent"]));
     assert_eq!(slips.len(), 4, "{slips:?}");
     for (slip, meant) in slips
         .iter()
-        .zip(["`extends`", "`hooks`", "`claude`", "known are: claude"])
+        .zip(["`extends`", "`hooks`", "`agent`", "known are: agent"])
     {
         assert!(
             slip.contains("profile `p`") && slip.contains(meant),
@@ -289,7 +289,7 @@ fn keys_that_nothing_reads_are_warned_of_and_harm_nothing() {
     assert_eq!(slips.len(), 2, "{slips:?}");
 
     // What a parent says to its own plugin is no slip of a child that names another; a misspelt key of the host is.
-    world.write("parent/profile.yml", "claude: {}\nhoks: []\n");
+    world.write("parent/profile.yml", "agent: {}\nhoks: []\n");
     world.write(
         "child/profile.yml",
         "extends: parent\nplugin: {component: shell}\n",
@@ -300,7 +300,7 @@ fn keys_that_nothing_reads_are_warned_of_and_harm_nothing() {
         "{slips:?}"
     );
     for name in ["code", "codex", "guarded", "review", "shell"] {
-        let slips = world.load(name).slips(Some(&["claude"]));
+        let slips = world.load(name).slips(None);
         assert!(slips.is_empty(), "{name}: {slips:?}");
     }
 }
