@@ -137,6 +137,8 @@ struct Inner {
     renew: Notify,
     /// Whether Redis ever had a lease of this life.
     had_lease: AtomicBool,
+    /// Whether the pod left the fleet.
+    left: AtomicBool,
     /// Whether the pod lost all of its jobs since this was looked at last.
     reborn: AtomicBool,
 }
@@ -218,6 +220,7 @@ impl RedisStore {
             }),
             renew: Notify::new(),
             had_lease: AtomicBool::new(false),
+            left: AtomicBool::new(false),
             reborn: AtomicBool::new(false),
             settings,
         });

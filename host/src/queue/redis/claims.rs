@@ -431,10 +431,13 @@ pub(super) async fn unheld(inner: &Inner) -> Result<HashSet<JobId>, QueueError> 
 /// Gives these back, but those that the pod runs.
 pub(super) async fn give_back_all(inner: &Inner, ids: impl IntoIterator<Item = JobId>) {
     for id in ids {
-        if guard(&inner.claiming).contains_key(&id) || inner.held.any(id).is_some() {
+        let is_own = || guard(&inner.claiming).contains_key(&id) || inner.held.any(id).is_some();
+        if is_own() {
             continue;
         }
         match reads::load(inner, id).await {
+            // Claimed in this moment.
+            Ok(_) if is_own() => {}
             Ok((job, _)) if matches!(job.state, State::Queued { .. }) => give_back(inner, id).await,
             Ok((job, _))
                 if job.run.life.as_deref() == Some(&inner.life) && job.state.fence().is_some() =>

@@ -99,6 +99,9 @@ impl Renewals {
                 _ = tick.tick() => {}
                 () = inner.renew.notified() => {}
             }
+            if inner.left.load(Ordering::Relaxed) {
+                return;
+            }
             tell.send_replace(self.renew().await);
         }
     }
@@ -116,6 +119,7 @@ impl Renewals {
             }) => {
                 self.inner.settle_doubt();
                 self.renewed = Some(began);
+                self.beacon.renewed = self.renewed;
                 self.beacon.silence = Duration::ZERO;
                 learn(&self.inner, &expired, &facts);
                 News::Renewed(Fleet {
@@ -177,7 +181,9 @@ struct Beacon {
     writing: Option<JoinHandle<std::io::Result<Instant>>>,
     /// When the volume was written last.
     witnessed: Option<Instant>,
-    /// The longest time that the volume heard nothing, since the last renewal that Redis took.
+    /// When Redis renewed the lease last: until then nobody had to look at the volume.
+    renewed: Option<Instant>,
+    /// The longest time that the volume heard nothing since then.
     silence: Duration,
 }
 
@@ -188,6 +194,7 @@ impl Beacon {
             counter: Arc::new(Mutex::new(counter)),
             writing: None,
             witnessed: None,
+            renewed: None,
             silence: Duration::ZERO,
         }
     }
@@ -215,7 +222,7 @@ impl Beacon {
         self.writing = None;
         match written.unwrap_or_else(|error| Err(error.into())) {
             Ok(at) => {
-                if let Some(before) = self.witnessed.replace(at) {
+                if let Some(before) = self.witnessed.replace(at).max(self.renewed) {
                     self.silence = self.silence.max(at.saturating_duration_since(before));
                 }
             }
@@ -245,11 +252,13 @@ fn learn(inner: &Inner, expired: &[String], facts: &HashMap<String, String>) {
 struct Chores {
     inner: Arc<Inner>,
     witness: Witness,
-    /// What was on the list of claimed jobs at the last renewal, and was not run.
+    /// What was on the list of claimed jobs at the last look, and was not run.
     unheld: HashSet<JobId>,
+    /// When that was.
+    looked: Instant,
     was_down: bool,
-    /// Which connection led to a server whose jobs were compared with the volume.
-    compared: u64,
+    /// Which connection led to a server whose jobs were compared with the volume; none before the pod has started, which that would delay.
+    compared: Option<u64>,
     beats: u64,
 }
 
@@ -259,13 +268,15 @@ impl Chores {
             witness: Witness::new(inner.mirror.dir()),
             inner,
             unheld: HashSet::new(),
+            looked: Instant::now(),
             was_down: true,
-            compared: 0,
+            compared: None,
             beats: 0,
         }
     }
 
     async fn follow(mut self, mut hear: watch::Receiver<News>) {
+        self.compared = Some(0);
         while hear.changed().await.is_ok() {
             let news = hear.borrow_and_update().clone();
             if self.run(news).await {
@@ -306,8 +317,12 @@ impl Chores {
         self.look(&expired, &facts).await;
         rebuild::check(&self.inner, &epoch).await;
         let connections = self.inner.link.connections();
-        if self.compared != connections && rebuild::check_server(&self.inner).await {
-            self.compared = connections;
+        if self
+            .compared
+            .is_some_and(|compared| compared != connections)
+            && rebuild::check_server(&self.inner).await
+        {
+            self.compared = Some(connections);
         }
         if std::mem::take(&mut self.was_down) {
             advice::advise(&self.inner).await;
@@ -362,7 +377,12 @@ impl Chores {
             self.unheld.clear();
             return;
         }
+        // After long work the next news may be there already: a claim on its way needs its time.
+        if self.looked.elapsed() < self.inner.settings.lease / (2 * RENEWALS) {
+            return;
+        }
         if let Ok(now) = claims::unheld(&self.inner).await {
+            self.looked = Instant::now();
             let before = std::mem::replace(&mut self.unheld, now);
             let stayed: Vec<JobId> = self.unheld.intersection(&before).copied().collect();
             claims::give_back_all(&self.inner, stayed).await;
@@ -422,6 +442,11 @@ pub(super) async fn condemn(inner: &Inner, life: &str) -> Result<bool, QueueErro
 
 /// Ends this pod's lease, for the others to bury: a job that Redis moves to its list in the moment it goes is found by them.
 pub(super) async fn leave(inner: &Inner) {
+    // What it still runs is its own until it is gone.
+    if inner.held.len() > 0 {
+        return;
+    }
+    inner.left.store(true, Ordering::Relaxed);
     let counter = Counter::new(inner.mirror.dir(), &inner.life);
     drop(inner.blocking(move |_| counter.remove()).await);
     let left: Result<u8, _> = inner

@@ -73,6 +73,10 @@ pub(super) async fn check(inner: &Inner, epoch: &str) {
 /// forget what they had not on their disk, jobs that were accepted among it. One pod of a fleet does it for each run of a server. Returns
 /// whether that is done.
 pub(super) async fn check_server(inner: &Inner) -> bool {
+    // A copy that others do not see may be one of a job that they ended long ago.
+    if !inner.settings.shared {
+        return true;
+    }
     let Ok(Some(run)) = run_of_server(inner).await else {
         // Where it may not be asked, `fsck` is left.
         return true;
@@ -216,13 +220,21 @@ async fn put_back(inner: &Inner, token: &str) -> Result<usize, QueueError> {
     for copy in copies {
         // Read again: there may be thousands before it, and whoever runs it goes on meanwhile.
         let id = copy.job.id;
-        let copy = (inner.blocking(move |mirror| read(mirror, id)).await?).unwrap_or(copy);
-        match restore(inner, token, &copy).await? {
-            1 => count += 1,
-            0 => {}
-            _ => {
+        let copy = match inner.blocking(move |mirror| read(mirror, id)).await? {
+            // Forgotten meanwhile.
+            Err(QueueError::NotFound(_)) => continue,
+            read => read.unwrap_or(copy),
+        };
+        match restore(inner, token, &copy).await {
+            Ok(1) => count += 1,
+            Ok(0) => {}
+            Ok(_) => {
                 return Err(inner.cannot("put jobs back", "another pod took over"));
             }
+            Err(error @ (QueueError::Storage { .. } | QueueError::Damaged { .. })) => {
+                tracing::error!(job = %id, %error, "a copy cannot be used and is left out; its files are kept");
+            }
+            Err(error) => return Err(error),
         }
     }
     Ok(count)

@@ -19,6 +19,11 @@ fn keyed(minutes: i64) -> Job {
     job
 }
 
+async fn claim_of(store: &RedisStore, task: &str) -> JobId {
+    store.submit(job(task)).await.unwrap();
+    claim(store).await.job.id
+}
+
 async fn ask<T: redis::FromRedisValue>(store: &RedisStore, command: &[&str]) -> T {
     store
         .inner
@@ -280,6 +285,10 @@ async fn a_job_that_a_server_forgot_when_it_started_anew_is_put_back() {
         return;
     };
     let a = fleet.pod("pod-0").await;
+    // A copy that nobody can read is no reason to leave out those after it.
+    let broken = claim_of(&a, "broken").await;
+    let events = crate::queue::files::events_path(fleet.volume.path(), broken);
+    std::fs::write(events, "no event\n").unwrap();
     let id = a.submit(job("x")).await.unwrap().id;
     // As a replica that had not heard of it yet, and is promoted.
     let keys = a.keys();
