@@ -271,7 +271,7 @@ fn keys_that_nothing_reads_are_warned_of_and_harm_nothing() {
     let world = World::new();
     world.write(
         "p/profile.yml",
-        "extends: code\nextnds: shell\nhook: []\nagnet: {}\nfoo: 1\nagent: {}\n",
+        "extends: shell\nextnds: shell\nhook: []\nagnet: {}\nfoo: 1\nagent: {}\n",
     );
     let slips = world.load("p").slips(Some(&["agent"]));
     assert_eq!(slips.len(), 4, "{slips:?}");
