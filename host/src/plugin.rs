@@ -72,7 +72,7 @@ pub(crate) use self::limits::millis;
 pub use self::limits::{Limits, LimitsPatch};
 pub use self::load::{Exports, Plugin};
 pub(crate) use self::plan::shown_location;
-pub use self::plan::{CheckedPlan, Places, ResolvedEnv, ResolvedPlan};
+pub use self::plan::{CheckedPlan, Places, ResolvedEnv, ResolvedPlan, StopFile};
 pub use self::policy::Policies;
 pub use self::request::{CallContext, Layer, LayerFile, PlanRequest};
 pub use self::run::{AgentRun, RunRequest};

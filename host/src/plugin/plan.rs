@@ -3,10 +3,13 @@
 //! Its paths are still relative to places; [`CheckedPlan::resolve`] makes them absolute. Secrets are still names.
 
 use std::ffi::OsString;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
+use cap_std::ambient_authority;
+use cap_std::fs::{Dir, OpenOptions};
 
 use super::bindings::types::{
     Argument, Budget, EnvValue, EnvVar, LaunchPlan, Location, Place, PlanView, SessionPlan,
@@ -76,7 +79,38 @@ pub struct ResolvedPlan {
     /// Its variables.
     pub env: Vec<(String, ResolvedEnv)>,
     /// The file whose creation asks the agent to stop, where the plan stops it so.
-    pub stop_file: Option<PathBuf>,
+    pub stop_file: Option<StopFile>,
+}
+
+/// A file whose creation asks an agent to stop.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StopFile {
+    place: PathBuf,
+    path: String,
+}
+
+impl StopFile {
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> PathBuf {
+        self.place.join(&self.path)
+    }
+
+    /// Makes it, empty; one that is there will do. The agent and its repository can write there, so no link is followed out of the
+    /// place and nothing is written over. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// Why the file is not there.
+    pub fn create(&self) -> io::Result<()> {
+        let place = Dir::open_ambient_dir(&self.place, ambient_authority())?;
+        let mut new = OpenOptions::new();
+        new.write(true).create_new(true);
+        match place.open_with(&self.path, &new) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            other => other.map(drop),
+        }
+    }
 }
 
 /// The value of a variable, as far as a plan knows it.
@@ -93,14 +127,18 @@ pub enum ResolvedEnv {
 }
 
 impl Places {
-    fn path(&self, location: &Location) -> PathBuf {
-        let place = match location.place {
+    fn place(&self, location: &Location) -> &Path {
+        match location.place {
             Place::ConfigDir => &self.config_dir,
             Place::WorkDir => &self.work_dir,
             Place::TempDir => &self.temp_dir,
-        };
+        }
+    }
+
+    fn path(&self, location: &Location) -> PathBuf {
+        let place = self.place(location);
         if location.path.is_empty() {
-            place.clone()
+            place.to_owned()
         } else {
             place.join(Path::new(&location.path))
         }
@@ -185,7 +223,10 @@ impl CheckedPlan {
                 .map(|var| (var.name.clone(), value(&var.value)))
                 .collect(),
             stop_file: match &self.stop {
-                StopPlan::CreateFile(location) => Some(places.path(location)),
+                StopPlan::CreateFile(location) => Some(StopFile {
+                    place: places.place(location).to_owned(),
+                    path: location.path.clone(),
+                }),
                 StopPlan::Terminate | StopPlan::Interrupt => None,
             },
         }
@@ -233,4 +274,36 @@ pub(crate) fn shown_location(location: &Location) -> String {
     };
     let slash = if location.path.is_empty() { "" } else { "/" };
     format!("{}{place}{slash}{}", location.prefix, location.path)
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn a_stop_file_follows_no_link_out_and_writes_over_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let (place, outside) = (dir.path().join("place"), dir.path().join("outside"));
+        for dir in [&place, &outside] {
+            std::fs::create_dir(dir).unwrap();
+        }
+        let at = |path: &str| StopFile {
+            place: place.clone(),
+            path: path.to_owned(),
+        };
+        at("stop").create().unwrap();
+        assert!(at("stop").path().exists());
+        at("stop").create().unwrap();
+
+        let victim = outside.join("victim");
+        std::fs::write(&victim, "kept").unwrap();
+        std::os::unix::fs::symlink(&victim, place.join("link")).unwrap();
+        at("link").create().unwrap();
+        assert_eq!(std::fs::read_to_string(&victim).unwrap(), "kept");
+
+        std::os::unix::fs::symlink(&outside, place.join("folder")).unwrap();
+        assert!(at("folder/new").create().is_err());
+        assert!(!outside.join("new").exists());
+    }
 }

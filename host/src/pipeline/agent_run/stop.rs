@@ -1,11 +1,12 @@
 //! Waiting for the agent's end, and bringing it about.
 
-use std::path::PathBuf;
+use std::io;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
 use crate::pipeline::{Interrupt, Interrupts};
+use crate::plugin::StopFile;
 use crate::plugin::types::StopPlan;
 use crate::process::{Child, Ended, Signal};
 
@@ -38,7 +39,7 @@ pub(super) async fn control(
     interrupts: &Interrupts,
     limits: Limits<'_>,
     stop: &StopPlan,
-    stop_file: Option<PathBuf>,
+    stop_file: Option<StopFile>,
 ) -> (Ended, Option<Stopped>) {
     let why = tokio::select! {
         biased;
@@ -65,10 +66,12 @@ pub(super) async fn control(
 async fn stop_gently(
     child: &mut Child,
     stop: &StopPlan,
-    stop_file: Option<PathBuf>,
+    stop_file: Option<StopFile>,
 ) -> Option<Ended> {
     let asked = match (stop, stop_file) {
-        (StopPlan::CreateFile(_), Some(path)) => tokio::fs::write(&path, b"").await,
+        (StopPlan::CreateFile(_), Some(file)) => tokio::task::spawn_blocking(move || file.create())
+            .await
+            .unwrap_or_else(|error| Err(io::Error::other(error))),
         (StopPlan::Interrupt, _) => child.stop(Signal::Interrupt),
         _ => return None,
     };

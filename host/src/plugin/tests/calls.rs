@@ -13,7 +13,7 @@ use crate::plugin::types::{
 };
 use crate::plugin::{
     AgentRun, CallContext, Code, Grant, Grants, LimitsPatch, Origin, Places, PluginError, PreJob,
-    ResolvedEnv, RunRequest,
+    ResolvedEnv, RunRequest, StopFile,
 };
 
 fn line(text: &str) -> Line {
@@ -240,7 +240,8 @@ async fn places_become_paths_and_secrets_stay_names() {
     };
     let resolved = plan.resolve(&places);
     assert_eq!(resolved.arguments, ["/c/task.sh"]);
-    assert_eq!(resolved.stop_file, Some(PathBuf::from("/c/stop/now")));
+    let stop_file = resolved.stop_file.as_ref().map(StopFile::path);
+    assert_eq!(stop_file, Some(PathBuf::from("/c/stop/now")));
     let expected = [
         ("CONFIG".to_owned(), ResolvedEnv::Value("x=/c".into())),
         ("A".to_owned(), ResolvedEnv::Secret("TOKEN".to_owned())),
