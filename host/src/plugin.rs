@@ -50,6 +50,7 @@ mod policy;
 mod redact;
 mod request;
 mod run;
+mod schema;
 mod state;
 pub(crate) mod text;
 mod tree;
@@ -76,6 +77,7 @@ pub use self::plan::{CheckedPlan, Places, ResolvedEnv, ResolvedPlan, StopFile};
 pub use self::policy::Policies;
 pub use self::request::{CallContext, Layer, LayerFile, PlanRequest};
 pub use self::run::{AgentRun, RunRequest};
+pub(crate) use self::schema::check_schema;
 pub use self::tree::{CheckedTree, Origin, TreeFile};
 
 /// Loaded plugins that are kept; the least recently used goes first.

@@ -11,9 +11,8 @@ use super::{KEPT_PROFILES, Plugins};
 use crate::config::Config;
 use crate::job::{JobId, PluginPlace};
 use crate::plugin::types::{Job, SessionStart, Spent};
-use crate::plugin::{CallContext, Code, Digest, PlanRequest, Plugin, PluginError};
+use crate::plugin::{CallContext, Code, Digest, PlanRequest, Plugin, PluginError, check_schema};
 use crate::profile::Profile;
-use crate::service::check_schema;
 
 /// What became of sample plans, by the digests of the profile and its plugin: nothing else can change it while a server runs.
 #[derive(Debug, Default)]

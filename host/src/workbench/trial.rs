@@ -17,13 +17,12 @@ use crate::job::JobId;
 use crate::plugin::types::{Job, RunResult, SessionStart, Spent};
 use crate::plugin::{
     CallContext, CallReport, CheckedPlan, Code, Compiler, Digest, EffectiveGrants, Grants, Layer,
-    Limits, PlanRequest, Plugin, PluginError, Role, RunRequest, millis,
+    Limits, PlanRequest, Plugin, PluginError, Role, RunRequest, check_schema, millis,
 };
 use crate::plugins::Plugins;
 use crate::process::LineLimits;
 use crate::profile::{Component, HookPoint, PluginRef, Profile, ProfileRoot, ProfileStore, Source};
 use crate::server::profile_roots;
-use crate::service::check_schema;
 
 /// The profile of a hook's sample that names none: its plugin needs no agent.
 const PLAIN_PROFILE: &str = "shell";

@@ -223,7 +223,7 @@ impl Commit<'_> {
         for event in self.events {
             call.arg(event);
         }
-        let (word, _version, seq): (String, u64, u64) = call.invoke_async(connection).await?;
+        let (word, seq): (String, u64) = call.invoke_async(connection).await?;
         Ok(match word.as_str() {
             "ok" | "done" => Committed::Ok {
                 seq,

@@ -9,11 +9,11 @@
 --      13 pod's life             14 ordinal ('' none)               15 kind of change  16 outstanding ('', 'in', 'out')
 --      17 events to keep         18 '1': index the session          19 job and request of the submission's key ('' none)
 --      20 seconds that key counts 21 beginning of the keys of jobs   22.. events without their numbers
--- Returns {word, version, last event}: 'ok', 'done' (made before), 'emptied', 'exists', 'missing', 'fence', 'version',
+-- Returns {word, last event}: 'ok', 'done' (made before), 'emptied', 'exists', 'missing', 'fence', 'version',
 -- 'used' (the key of the submission is another job's).
 --
 -- The one event of a new job is a field of its hash until the second comes: a stream takes four kilobytes for its first entry.
-if redis.call('EXISTS', KEYS[1]) == 0 then return {'emptied', 0, 0} end
+if redis.call('EXISTS', KEYS[1]) == 0 then return {'emptied', 0} end
 local now = redis.call('HMGET', KEYS[2], 'version', 'fence', 'seq', 'change', 'first')
 local version, seq = tonumber(now[1] or '0'), tonumber(now[3] or '0')
 -- Whoever names its changes numbers them and makes them in this order, so that the last one tells of all before it.
@@ -23,20 +23,20 @@ local function made_before(name, last)
   return tonumber(number) <= (tonumber(string.sub(last, #whose + 1)) or -1)
 end
 if ARGV[3] == 'new' then
-  if now[1] then return {'exists', version, seq} end
+  if now[1] then return {'exists', seq} end
   if ARGV[19] ~= '' then
     local used = redis.call('GET', KEYS[13])
-    if used and redis.call('EXISTS', ARGV[21] .. string.sub(used, 1, 36)) == 1 then return {'used', 0, 0} end
+    if used and redis.call('EXISTS', ARGV[21] .. string.sub(used, 1, 36)) == 1 then return {'used', 0} end
     redis.call('SET', KEYS[13], ARGV[19], 'EX', ARGV[20])
   end
 else
-  if not now[1] then return {'missing', 0, 0} end
-  if made_before(ARGV[2], now[4]) then return {'done', version, seq} end
-  if ARGV[4] ~= '' and now[2] ~= ARGV[4] then return {'fence', version, seq} end
-  if ARGV[3] ~= '*' and version ~= tonumber(ARGV[3]) then return {'version', version, seq} end
+  if not now[1] then return {'missing', 0} end
+  if made_before(ARGV[2], now[4]) then return {'done', seq} end
+  if ARGV[4] ~= '' and now[2] ~= ARGV[4] then return {'fence', seq} end
+  if ARGV[3] ~= '*' and version ~= tonumber(ARGV[3]) then return {'version', seq} end
   -- A claim (it alone has a life that the job does not leave) counts while the job is on the list of whoever makes it: a pod that was
   -- thought dead may wake up long after its jobs were put back.
-  if ARGV[13] ~= '-' and ARGV[9] == '' and not redis.call('LPOS', KEYS[9], ARGV[1]) then return {'fence', version, seq} end
+  if ARGV[13] ~= '-' and ARGV[9] == '' and not redis.call('LPOS', KEYS[9], ARGV[1]) then return {'fence', seq} end
 end
 local set = {}
 local function put(field, value) set[#set + 1] = field; set[#set + 1] = value end
@@ -100,4 +100,4 @@ if ARGV[12] ~= '' then
   if ARGV[18] == '1' then redis.call('EXPIRE', KEYS[12], ARGV[12]) end
 end
 redis.call('XADD', KEYS[8], 'MAXLEN', '~', 10000, '*', 'job', ARGV[1], 'seq', seq, 'kind', ARGV[15])
-return {'ok', version, seq}
+return {'ok', seq}

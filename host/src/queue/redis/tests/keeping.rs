@@ -189,6 +189,45 @@ async fn a_job_that_comes_to_a_pod_in_the_moment_it_leaves_is_found() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_pod_that_left_stays_gone_and_one_that_runs_a_job_does_not_leave() {
+    let Some(fleet) = Fleet::start() else { return };
+    let (a, b, id, held) = fleet.at_work().await;
+    a.leave().await;
+    let (pods, life) = (b.keys().pods(), &a.inner.life);
+    let lease: f64 = ask(&b, &["ZSCORE", &pods, life]).await;
+    assert!(lease > 1.0, "its job is its own");
+    a.finish(&held.lease, &held.job.run, Outcome::Succeeded)
+        .await
+        .unwrap();
+    a.leave().await;
+    let alone = async || (b.pods().len() == 1).then(|| b.pods()[0].facts.seen_at);
+    let from = until("the pod is forgotten", alone).await;
+    // Its tasks are there still, as for a moment in a server that ends.
+    until("the other goes on for a lease", async || {
+        let since = alone().await.unwrap().duration_since(from);
+        (since.unsigned_abs() > LEASE).then_some(())
+    })
+    .await;
+    assert_eq!(status(&b, id).await, Status::Succeeded);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_that_others_do_not_see_is_put_back_into_no_store_that_is_whole() {
+    let Some(fleet) = Fleet::start() else { return };
+    let alone = Settings {
+        shared: false,
+        ..fleet.settings("pod-0")
+    };
+    let a = RedisStore::open(alone).await.unwrap();
+    // Others ended it, and forgot it since.
+    let old = job("old");
+    let json = serde_json::to_string(&change::record(&old, 0)).unwrap();
+    a.inner.mirror.write(old.id, &json).unwrap();
+    assert!(rebuild::check_server(&a.inner).await);
+    assert_eq!(a.depth().await.queued, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_run_of_no_known_life_is_taken_back() {
     let Some(fleet) = Fleet::start() else { return };
     let a = fleet.pod("pod-0").await;
