@@ -18,10 +18,11 @@ use jiff::Timestamp;
 use redis::aio::MultiplexedConnection;
 
 use crate::load::Times;
+use crate::peers::Figures;
 use crate::report::Measure;
 
 /// How many submitters and executors work at once where there are many.
-const MANY: usize = 50;
+pub(crate) const MANY: usize = 50;
 const JOBS: usize = 5_000;
 /// The prefix of the keys.
 const PREFIX: &str = "bench";
@@ -80,6 +81,14 @@ impl Bench {
     }
 }
 
+/// How many bytes a Redis uses.
+pub(crate) fn memory(redis: &Redis) -> Result<f64> {
+    let text: String = redis.ask(&["INFO", "memory"]);
+    let line = text.lines().find_map(|l| l.strip_prefix("used_memory:"));
+    let bytes = line.context("used_memory")?.trim();
+    bytes.parse().context("a number")
+}
+
 /// How often each command was called since the last look, the benchmark's own left out.
 fn commands(redis: &Redis) -> HashMap<String, u64> {
     let text: String = redis.ask(&["INFO", "commandstats"]);
@@ -132,8 +141,9 @@ fn per_second(count: usize, since: Instant) -> f64 {
     count_of(count) / since.elapsed().as_secs_f64()
 }
 
+/// A count as a number to divide by.
 #[expect(clippy::cast_precision_loss, reason = "a count far below 2^52")]
-fn count_of(count: usize) -> f64 {
+pub(crate) fn count_of(count: usize) -> f64 {
     count as f64
 }
 
@@ -189,6 +199,38 @@ async fn finish(store: &RedisStore, claim: Claim) -> Result<()> {
     Ok(())
 }
 
+/// Submits and ends [`JOBS`] jobs at the same time; a second's worth.
+async fn end_to_end(store: &RedisStore) -> Result<f64> {
+    let started = Instant::now();
+    let (accepted, done) = tokio::join!(enqueue(store, MANY, JOBS), execute(store, MANY, JOBS));
+    accepted?;
+    done?;
+    Ok(per_second(JOBS, started))
+}
+
+/// What [`crate::peers`] measures of other queues, of this store.
+pub(crate) async fn own() -> Result<Figures> {
+    let bench = Bench::new()?;
+    let store = bench.pod("bench-0", MANY).await?;
+    enqueue(&store, 1, 50).await?;
+    execute(&store, 10, 50).await?;
+    let before = memory(&bench.redis)?;
+    let enqueued = enqueue(&store, 1, JOBS).await?;
+    let bytes = (memory(&bench.redis)? - before) / count_of(JOBS);
+    execute(&store, MANY, JOBS).await?;
+    let through = end_to_end(&store).await?;
+    let mut pickups = timed_pickups().await?;
+    Ok(Figures {
+        enqueued,
+        through,
+        bytes,
+        pickup: (
+            pickups.with_submission.quantile(0.5)?,
+            pickups.with_submission.quantile(0.99)?,
+        ),
+    })
+}
+
 /// How many jobs are accepted and get through, and what each costs Redis.
 pub(crate) async fn throughput() -> Result<Vec<Measure>> {
     let bench = Bench::new()?;
@@ -199,27 +241,15 @@ pub(crate) async fn throughput() -> Result<Vec<Measure>> {
     enqueue(&store, 1, 50).await?;
     execute(&store, 10, 50).await?;
 
-    let memory = |bench: &Bench| -> Result<f64> {
-        let text: String = bench.redis.ask(&["INFO", "memory"]);
-        let line = text.lines().find_map(|l| l.strip_prefix("used_memory:"));
-        line.context("used_memory")?
-            .trim()
-            .parse()
-            .context("a number")
-    };
-    let before = memory(&bench)?;
+    let before = memory(&bench.redis)?;
     let one = enqueue(&store, 1, JOBS / 5).await?;
-    let bytes = (memory(&bench)? - before) / count_of(JOBS / 5);
+    let bytes = (memory(&bench.redis)? - before) / count_of(JOBS / 5);
     execute(&store, MANY, JOBS / 5).await?;
     let many = enqueue(&store, MANY, JOBS).await?;
     execute(&store, MANY, JOBS).await?;
 
     commands(&bench.redis);
-    let started = Instant::now();
-    let (accepted, done) = tokio::join!(enqueue(&store, MANY, JOBS), execute(&store, MANY, JOBS));
-    accepted?;
-    done?;
-    let through = per_second(JOBS, started);
+    let through = end_to_end(&store).await?;
     let (all, calls) = counted(&commands(&bench.redis));
     let (all, calls) = (all / count_of(JOBS), calls / count_of(JOBS));
 
@@ -242,14 +272,24 @@ pub(crate) async fn throughput() -> Result<Vec<Measure>> {
     ])
 }
 
-/// From a submission to the claim of a pod that waits for it.
-pub(crate) async fn pickup() -> Result<Vec<Measure>> {
+/// How soon a pod that waits has a job.
+#[derive(Default)]
+struct Pickups {
+    /// From the moment the job is accepted.
+    accepted: Times,
+    /// From the begin of its submission.
+    with_submission: Times,
+    /// One round trip to the same Redis.
+    floor: Times,
+}
+
+async fn timed_pickups() -> Result<Pickups> {
     const WARM: usize = 30;
     const TIMED: usize = 500;
     let bench = Bench::new()?;
     let store = bench.pod("bench-0", 4).await?;
     let submitter = bench.pod("submitter", 0).await?;
-    let (mut times, mut all, mut floor) = (Times::default(), Times::default(), Times::default());
+    let mut pickups = Pickups::default();
     let mut connection = bench.connection().await?;
     for number in 0..WARM + TIMED {
         let waits = {
@@ -269,22 +309,33 @@ pub(crate) async fn pickup() -> Result<Vec<Measure>> {
         let started = Instant::now();
         let _: String = redis::cmd("PING").query_async(&mut connection).await?;
         if number >= WARM {
-            times.add(at.saturating_duration_since(accepted));
-            all.add(at.saturating_duration_since(begun));
-            floor.add(started.elapsed());
+            let since = |earlier| at.saturating_duration_since(earlier);
+            pickups.accepted.add(since(accepted));
+            pickups.with_submission.add(since(begun));
+            pickups.floor.add(started.elapsed());
         }
     }
+    Ok(pickups)
+}
+
+/// From a submission to the claim of a pod that waits for it.
+pub(crate) async fn pickup() -> Result<Vec<Measure>> {
+    let Pickups {
+        mut accepted,
+        mut with_submission,
+        mut floor,
+    } = timed_pickups().await?;
     let beside = "one round trip";
     let mut row = Vec::new();
     for (share, name, target) in [(0.5, "p50", "<= 0.5 ms"), (0.99, "p99", "<= 1.5 ms")] {
         let what = format!("accepted to claimed by an idle pod, {name}");
         row.push(
-            Measure::new(what, times.quantile(share)?, "ms")
+            Measure::new(what, accepted.quantile(share)?, "ms")
                 .beside(floor.quantile(share)?, beside)
                 .target(target),
         );
         let what = format!("the same with the submission, {name}");
-        row.push(Measure::new(what, all.quantile(share)?, "ms"));
+        row.push(Measure::new(what, with_submission.quantile(share)?, "ms"));
     }
     Ok(row)
 }

@@ -12,6 +12,7 @@ mod http;
 mod jobs;
 mod languages;
 mod load;
+mod peers;
 mod plugin;
 mod report;
 mod resources;
@@ -28,62 +29,82 @@ use crate::report::{Measure, Report};
 struct Row {
     /// What `--only` calls it.
     name: &'static str,
+    /// Whether it is left out unless it is named.
+    on_demand: bool,
     run: fn() -> BoxFuture<'static, Result<Vec<Measure>>>,
 }
 
 /// Every row, in the order of the report.
-const ROWS: [Row; 13] = [
+const ROWS: [Row; 14] = [
     Row {
         name: "start",
+        on_demand: false,
         run: || resources::start().boxed(),
     },
     Row {
         name: "memory",
+        on_demand: false,
         run: || resources::memory().boxed(),
     },
     Row {
         name: "image",
+        on_demand: false,
         run: || resources::image().boxed(),
     },
     Row {
         name: "plugin",
+        on_demand: false,
         run: || plugin::materialize().boxed(),
     },
     Row {
         name: "languages",
+        on_demand: false,
         run: || languages::languages().boxed(),
     },
     Row {
         name: "latency",
+        on_demand: false,
         run: || jobs::latency().boxed(),
     },
     Row {
         name: "first",
+        on_demand: false,
         run: || jobs::first().boxed(),
     },
     Row {
         name: "jobs",
+        on_demand: false,
         run: || jobs::throughput().boxed(),
     },
     Row {
         name: "requests",
+        on_demand: false,
         run: || http::requests().boxed(),
     },
     Row {
         name: "lists",
+        on_demand: false,
         run: || http::lists().boxed(),
     },
     Row {
         name: "queue",
+        on_demand: false,
         run: || fleet::throughput().boxed(),
     },
     Row {
         name: "pickup",
+        on_demand: false,
         run: || fleet::pickup().boxed(),
     },
     Row {
         name: "recovery",
+        on_demand: false,
         run: || fleet::recovery().boxed(),
+    },
+    Row {
+        name: "peers",
+        on_demand: true,
+        run: || peers::peers().boxed(),
     },
 ];
 
@@ -110,7 +131,7 @@ async fn run(arguments: &[String]) -> Result<()> {
             other => bail!("unknown argument `{other}`; known: --json, --only ROW"),
         }
     }
-    let is_chosen = |row: &&Row| only.is_none_or(|name| name == row.name);
+    let is_chosen = |row: &&Row| only.map_or(!row.on_demand, |name| name == row.name);
     if !ROWS.iter().any(|row| is_chosen(&row)) {
         let names: Vec<&str> = ROWS.iter().map(|row| row.name).collect();
         bail!("no such row; known: {}", names.join(", "));
