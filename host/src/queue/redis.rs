@@ -32,6 +32,7 @@ mod reclaim;
 mod scripts;
 mod submit;
 mod sweep;
+mod untold;
 mod witness;
 mod writes;
 
@@ -450,7 +451,12 @@ impl Inner {
     /// Lets go of every job that the pod runs: their agents are killed, and nothing more is written of them.
     fn lose_all(&self, why: &str) {
         for held in self.held.all() {
-            tracing::error!(job = %held.id, "this pod loses the job: {why}");
+            // What a run that is over could not tell Redis is told by whoever puts the job back, or takes it over.
+            if held.state.try_lock().is_ok_and(|state| state.over) {
+                tracing::debug!(job = %held.id, "this pod lets go of a job whose run is over: {why}");
+            } else {
+                tracing::error!(job = %held.id, "this pod loses the job: {why}");
+            }
             self.held.remove(&held);
         }
     }

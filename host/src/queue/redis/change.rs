@@ -324,6 +324,21 @@ impl Line {
         }
     }
 
+    /// Whether it was kept in this attempt: the number of an attempt is that of its fence.
+    pub(super) fn is_of(&self, attempt: u32) -> bool {
+        self.fence == u64::from(attempt)
+    }
+
+    /// Its events, without their numbers.
+    pub(super) fn events(&self) -> &[String] {
+        &self.events
+    }
+
+    /// Why the job went back to the queue, where it did.
+    pub(super) fn requeue(&self) -> Option<&str> {
+        self.requeue.as_deref()
+    }
+
     /// The change again.
     pub(super) fn change(self) -> Result<Change, String> {
         let fence = Fence(self.fence);

@@ -8,14 +8,13 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use redis::InfoDict;
 
 use super::facts::ordinal;
 use super::keys::SCHEMA;
-use super::{Inner, change, reads, scripts};
-use crate::job::{Event, EventBody, Job, JobId, Record, State};
-use crate::queue::{KEY_LIFETIME, QueueError, end_event, guard};
+use super::{Inner, change, reads, scripts, untold};
+use crate::job::{Job, JobId, State};
+use crate::queue::{KEY_LIFETIME, QueueError, guard};
 
 /// How long a pod that rebuilds may be silent.
 const LOCK: Duration = Duration::from_secs(30);
@@ -250,45 +249,34 @@ fn read(mirror: &super::Mirror, id: JobId) -> Result<Copy, QueueError> {
     Ok(Copy { job, version })
 }
 
-/// A pod that ended a job while Redis was away told the volume how, and kept the job's last events for a Redis that was emptied before
-/// it heard them. The end at least is added: what the record proves, every reader must see.
-async fn end_stream(inner: &Inner, id: JobId, record: Record) -> Result<(), QueueError> {
-    inner
-        .blocking(move |mirror| {
-            let last = mirror.last_event(id)?;
-            let ends = |event: &Event| matches!(event.body, EventBody::End { .. });
-            if mirror.tail(id, 1)?.last().is_some_and(ends) {
-                return Ok(());
-            }
-            let at = record.ended_at.unwrap_or_else(Timestamp::now);
-            let end = change::unnumbered(at, end_event(&record));
-            mirror.append(id, &[change::numbered(last + 1, &end)])
-        })
-        .await?
-}
-
 async fn restore(inner: &Inner, token: &str, copy: &Copy) -> Result<i8, QueueError> {
     let (job, id) = (&copy.job, copy.job.id);
     let record = change::record(job, copy.version - 1);
     let stored = change::stored(job, &record)?;
     let over = job.state.is_ended();
-    if over {
-        // Whoever ended it tells a store that has the job.
-        if reads::seq(inner, id).await?.is_some() {
-            return Ok(0);
-        }
-        end_stream(inner, id, record.clone()).await?;
+    let runs = matches!(job.state, State::Running { .. });
+    let kept = (!runs && job.attempt > 0).then(|| inner.spool_path(change::life_of(job), id));
+    // Whoever ended it, or gave it back, tells a store that has the job.
+    if kept.is_some() && reads::seq(inner, id).await?.is_some() {
+        return Ok(0);
     }
     let (last, events) = inner
-        .blocking(move |mirror| -> Result<_, QueueError> {
-            let last = mirror.last_event(id)?;
-            // Nobody follows a job that is over for long; what is asked for is read from the volume.
-            let events = if over {
-                Vec::new()
-            } else {
-                mirror.tail(id, EVENTS)?
-            };
-            Ok((last, events))
+        .blocking({
+            let (job, record) = (job.clone(), record.clone());
+            move |mirror| -> Result<_, QueueError> {
+                let mut events = mirror.tail(id, EVENTS)?;
+                let added = match &kept {
+                    Some(path) => untold::settle(mirror, &job, &record, path, &events)?,
+                    None => false,
+                };
+                if added {
+                    events = mirror.tail(id, EVENTS)?;
+                } else if over {
+                    // Nobody follows a job that is over for long; what is asked for is read from the volume.
+                    events.clear();
+                }
+                Ok((mirror.last_event(id)?, events))
+            }
         })
         .await??;
     let life = match &job.state {
@@ -320,6 +308,7 @@ async fn restore(inner: &Inner, token: &str, copy: &Copy) -> Result<i8, QueueErr
         keys.floor(),
         keys.submission(key.map_or("-", |key| &key.key)),
         keys.schema(),
+        keys.changes(),
     ] {
         call.key(key);
     }

@@ -1,7 +1,7 @@
 -- Puts a job back that Redis lost, from what the job's files say. A job that is there is left alone.
 --
 -- KEYS  1 lock of the rebuild  2 job  3 queue  4 index  5 due  6 outstanding  7 events  8 claimed  9 pods  10 busy  11 session  12 floor
---       13 key of the submission  14 schema
+--       13 key of the submission  14 schema  15 changes
 -- ARGV  1 token of the lock    2 id   3 record  4 status  5 version  6 fence ('' none)  7 last event  8 '1': it waits
 --       9 the life that runs it ('' none)  10 lease, ms  11 ordinal ('' none)  12 due, ms ('' never)  13 score  14 expiry ('' never)
 --      15 '1': it is not over  16 '1': index the session
@@ -49,4 +49,7 @@ if ARGV[14] ~= '' then
   redis.call('EXPIRE', KEYS[2], ARGV[14])
   redis.call('EXPIRE', KEYS[7], ARGV[14])
 end
+-- Who watches the job may have missed what became of it meanwhile.
+local kind = ARGV[8] == '1' and 'queued' or 'status'
+redis.call('XADD', KEYS[15], 'MAXLEN', '~', 10000, '*', 'job', ARGV[2], 'seq', ARGV[7], 'kind', kind)
 return 1

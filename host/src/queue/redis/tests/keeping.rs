@@ -348,3 +348,84 @@ async fn a_job_that_a_server_forgot_when_it_started_anew_is_put_back() {
     fleet.redis.again();
     assert_eq!(claim(&a).await.job.id.to_string(), id);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_became_of_a_run_while_redis_was_emptied_is_told_whole() {
+    let Some(mut fleet) = Fleet::start() else {
+        return;
+    };
+    let (a, b) = (fleet.pod("pod-0").await, fleet.pod("pod-1").await);
+    let mut claims = Vec::new();
+    for n in 0..2 {
+        a.submit(job(&n.to_string())).await.unwrap();
+        let held = claim(&a).await;
+        a.append(&held.lease, vec![log("one")]).await.unwrap();
+        claims.push(held);
+    }
+    let [ends, moves] = &claims[..] else { panic!() };
+    // Gone, and empty when it is back.
+    fleet.redis.lose();
+    for held in [ends, moves] {
+        a.append(&held.lease, vec![log("two")]).await.unwrap();
+    }
+    a.finish(&ends.lease, &ends.job.run, Outcome::Succeeded)
+        .await
+        .unwrap();
+    a.requeue(&moves.lease, &moves.job.run, Requeue::HandOff)
+        .await
+        .unwrap();
+    fleet.redis.again();
+    until("the job that was handed off is there again", async || {
+        (b.depth().await.queued == 1).then_some(())
+    })
+    .await;
+    let events = fleet.assert_whole(&b, ends.job.id).await;
+    assert_eq!((texts(&events), events.len()), (vec!["one", "two"], 6));
+    let last: Vec<&EventBody> = events.iter().rev().take(2).map(|e| &e.body).collect();
+    assert!(
+        matches!(
+            last[..],
+            [
+                EventBody::End { .. },
+                EventBody::Status {
+                    status: Status::Succeeded,
+                    ..
+                }
+            ]
+        ),
+        "{last:?}"
+    );
+    let again = claim(&b).await;
+    assert_eq!((again.job.id, again.job.attempt), (moves.job.id, 2));
+    let events = fleet.assert_whole(&b, moves.job.id).await;
+    assert_eq!(texts(&events), ["one", "two"]);
+    let reasons: Vec<&str> = events
+        .iter()
+        .filter_map(|event| match &event.body {
+            EventBody::Status { reason, .. } => reason.as_deref(),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(reasons, ["hand_off"]);
+    let spool = spool_dir(fleet.volume.path(), &a.inner.life);
+    let left = std::fs::read_dir(spool).map_or(0, Iterator::count);
+    assert_eq!(left, 0, "nothing is left untold");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_watches_is_told_what_became_of_a_run_while_redis_was_empty() {
+    let Some(fleet) = Fleet::start() else { return };
+    let (a, b, id, held) = fleet.at_work().await;
+    let mut watched = b.watch(id).await.unwrap();
+    fleet.redis.flush_for(&a.inner.keys.rebuild(), LEASE / 2);
+    a.finish(&held.lease, &held.job.run, Outcome::Succeeded)
+        .await
+        .unwrap();
+    // Nothing else is asked of the job, which would look for what it has by now: queued, running, succeeded, and its end.
+    let heard = watched.wait_for(|last| *last == 4);
+    tokio::time::timeout(LEASE * 20, heard)
+        .await
+        .expect("a change is told")
+        .unwrap();
+    fleet.assert_whole(&b, id).await;
+}

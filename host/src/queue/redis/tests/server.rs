@@ -76,6 +76,18 @@ impl TestRedis {
         self.child.wait().unwrap();
     }
 
+    /// Empties it, and keeps every pod from putting anything back for this long.
+    pub(super) fn flush_for(&self, lock: &str, time: Duration) {
+        let script = "redis.call('flushall') redis.call('set', KEYS[1], 'test', 'px', ARGV[1])";
+        self.cli(&["eval", script, "1", lock, &time.as_millis().to_string()]);
+    }
+
+    /// Ends it and loses what it had.
+    pub(super) fn lose(&mut self) {
+        self.cli(&["shutdown", "nosave"]);
+        self.child.wait().unwrap();
+    }
+
     /// Starts it again with what it saved.
     pub(super) fn again(&mut self) {
         self.child = spawn(self.dir.path(), self.port);
