@@ -239,9 +239,10 @@ impl Config {
             api_keys: source.secrets("server.api_keys")?,
             submit_keys: source.secrets("server.submit_keys")?,
             read_keys: source.secrets("server.read_keys")?,
-            rate_limit: NonZeroU32::new(
-                source.parse("server.rate_limit", "a number of requests a minute")?,
-            ),
+            rate_limit: NonZeroU32::new(source.parse(
+                "server.rate_limit",
+                "a number of requests a minute from 0 to 4294967295",
+            )?),
             unsafe_no_auth: flags.unsafe_no_auth || source.flag("server.unsafe_no_auth")?,
             metrics_public: source.flag("server.metrics_public")?,
             allow_local_profiles: source.flag("server.allow_local_profiles")?,

@@ -150,6 +150,12 @@ impl Trust {
         }
     }
 
+    /// The directory of the decisions.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     /// The decisions, at most [`FRESH`] old.
     ///
     /// # Errors

@@ -1,7 +1,8 @@
 //! Whether a fleet kept its promises, from what its agents did themselves, its records and its event streams.
 //!
 //! - Every accepted job has a record, and the record says that it is over.
-//! - Its events are numbered from 1 without a gap, and the last one, and no other, is its end; it says what the record says.
+//! - Its events are numbered from 1 without a gap, and the last one, and no other, is its end; it says what the record says, and follows
+//!   the change of the status that the pod made with it.
 //! - No attempt ran twice, and none ran that the record does not know.
 //! - A job that succeeded has an attempt that came to its end.
 //! - **No two attempts overlap**: the first line of a later attempt is not before the last line of an earlier one. Lines that an
@@ -74,6 +75,8 @@ pub enum Kind {
     Ends,
     /// Its end and its record say different things.
     Disagrees,
+    /// What its pod said with the end is not there.
+    Untold,
     /// One attempt ran twice.
     Twice,
     /// Two attempts were alive at once.
@@ -135,6 +138,14 @@ fn record_and_events(id: &str, seen: &Seen, found: &mut Found) {
     let ends: Vec<&Value> = seen.events.iter().filter(is_end).collect();
     match (ends.as_slice(), seen.events.last()) {
         ([end], Some(last)) if last == *end => {
+            let before = seen.events.iter().nth_back(1);
+            let is_told = |event: &Value| {
+                text(event, "type") == "status" && text(event, "status") == text(end, "status")
+            };
+            if !before.is_some_and(is_told) {
+                let detail = format!("the end follows {before:?}");
+                found.add(id, Kind::Untold, detail);
+            }
             let same =
                 text(end, "status") == status && number(end, "attempt") == attempt(&seen.record);
             if !same {
@@ -257,7 +268,8 @@ mod tests {
         let events = json!([
             {"seq": 1, "type": "status", "status": "queued"},
             {"seq": 2, "type": "status", "status": "running"},
-            {"seq": 3, "type": "end", "status": "succeeded", "attempt": 2},
+            {"seq": 3, "type": "status", "status": "succeeded"},
+            {"seq": 4, "type": "end", "status": "succeeded", "attempt": 2},
         ]);
         let seen = Seen {
             record: json!({"status": "succeeded", "attempt": 2, "task": "t"}),
@@ -325,12 +337,12 @@ mod tests {
     fn no_end_two_ends_and_an_event_after_the_end_are_found() {
         assert_eq!(bad(|h| drop(job(h).events.pop())), [Kind::Ends]);
         let two = bad(|h| {
-            let mut end = job(h).events[2].clone();
-            end["seq"] = json!(4);
+            let mut end = job(h).events[3].clone();
+            end["seq"] = json!(5);
             job(h).events.push(end);
         });
         assert_eq!(two, [Kind::Ends]);
-        let after = bad(|h| job(h).events.push(json!({"seq": 4, "type": "log"})));
+        let after = bad(|h| job(h).events.push(json!({"seq": 5, "type": "log"})));
         assert_eq!(after, [Kind::Ends]);
     }
 
@@ -341,6 +353,15 @@ mod tests {
             [Kind::Disagrees]
         );
         assert_eq!(bad(|h| set(h, "attempt", json!(3))), [Kind::Disagrees]);
+    }
+
+    #[test]
+    fn an_end_without_the_status_that_was_told_with_it_is_found() {
+        let untold = bad(|h| {
+            drop(job(h).events.remove(2));
+            job(h).events[2]["seq"] = json!(3);
+        });
+        assert_eq!(untold, [Kind::Untold]);
     }
 
     #[test]
@@ -361,7 +382,7 @@ mod tests {
             h.ledger.push(entry("a", 1, Deed::Tick, 20_000));
             h.ledger.push(entry("c", 3, Deed::Start, 19_000));
             set(h, "attempt", json!(3));
-            job(h).events[2]["attempt"] = json!(3);
+            job(h).events[3]["attempt"] = json!(3);
         });
         assert_eq!(far, [Kind::Overlap, Kind::Overlap]);
     }

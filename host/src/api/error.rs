@@ -152,6 +152,8 @@ impl Problem {
             candidates: Vec::new(),
             retry_after: match code {
                 Code::Stopping | Code::KeyInUse | Code::StoreUnavailable => Some(5),
+                // Somebody has to make room.
+                Code::StorageFull => Some(60),
                 _ => None,
             },
         }

@@ -32,9 +32,11 @@ pub(super) async fn run(args: Args, context: &Context) -> anyhow::Result<ExitCod
     if let Some((_, Some(hint))) = failure {
         context.output.note(hint);
     }
-    context
-        .output
-        .list(&records, |r| r.id.clone(), || rows(&records))?;
+    if !records.is_empty() || failure.is_none() {
+        context
+            .output
+            .list(&records, |r| r.id.clone(), || rows(&records))?;
+    }
     Ok(failure.map_or(ExitCode::Success, |(code, _)| code))
 }
 

@@ -38,8 +38,11 @@ pub(super) async fn run(args: Args, context: &Context) -> anyhow::Result<ExitCod
     }
     if !args.repair {
         context.output.note(&format!(
-            "{} findings; `agenticore fsck --repair` puts them right",
-            findings.len()
+            "{}; `agenticore fsck --repair` puts right what disagrees",
+            match findings.len() {
+                1 => "1 finding".to_owned(),
+                count => format!("{count} findings"),
+            }
         ));
         return Ok(ExitCode::Failed);
     }

@@ -113,13 +113,23 @@ fn rows(shown: &[&Approval]) -> Rows {
 pub(super) fn approve(args: &Approve, context: &Context) -> anyhow::Result<ExitCode> {
     let trust = trust()?;
     let decided = trust.approve(&target(&trust, &args.plugin)?)?;
+    say_where(&trust, context);
     tell(context, &decided)
 }
 
 pub(super) fn revoke(args: &Revoke, context: &Context) -> anyhow::Result<ExitCode> {
     let trust = trust()?;
     let decided = trust.revoke(&target(&trust, &args.plugin)?)?;
+    say_where(&trust, context);
     tell(context, &decided)
+}
+
+/// No server is asked, so whoever has another one in mind must see which directory was meant.
+fn say_where(trust: &Trust, context: &Context) {
+    let directory = trust.dir().display();
+    context.output.note(&format!(
+        "written to {directory}: servers whose settings name it follow within seconds"
+    ));
 }
 
 fn tell(context: &Context, decided: &[Approval]) -> anyhow::Result<ExitCode> {
@@ -176,6 +186,7 @@ pub(super) fn disable(args: &Disable, context: &Context) -> anyhow::Result<ExitC
     let trust = Trust::new(&config);
     let target = target(&trust, &args.plugin)?;
     let disabled = trust.disable(&target, &args.reason)?;
+    say_where(&trust, context);
     // The switch counts also where nobody can say which plugins there are.
     if let (Target::Name(name), Ok(known)) = (&target, known(&config, &trust)) {
         warn_of_unknown(name, &known, context);
@@ -198,6 +209,7 @@ pub(super) fn enable(args: &Enable, context: &Context) -> anyhow::Result<ExitCod
             format!("{target} was not switched off; `agenticore plugin approvals` lists what is");
         return Err(UsageError(text).into());
     }
+    say_where(&trust, context);
     context
         .output
         .data(&format!("{target} is switched on again\n"))?;

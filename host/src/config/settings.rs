@@ -155,7 +155,7 @@ pub const SETTINGS: &[Setting] = &[
         "AGENTICORE_JOB_TTL",
         "repos.job_ttl_seconds",
         "86400",
-        "Seconds a job is kept after its end; a job that waits longer than this expires.",
+        "Seconds a job is kept after its end; a job that waits longer than this expires, at most a minute later.",
     ),
     row(
         "AGENTICORE_MAX_JOB_SECONDS",
@@ -185,7 +185,7 @@ pub const SETTINGS: &[Setting] = &[
         "AGENTICORE_MAX_EVENT_BYTES",
         "repos.max_event_bytes",
         "67108864",
-        "The most bytes of events stored for one job; log lines past it are left out of the stream, and the stream says so.",
+        "The most bytes of output in the events of one job; log lines past it are left out of the stream, and the stream says so.",
     ),
     row(
         "AGENTICORE_POD_NAME",
@@ -215,7 +215,7 @@ pub const SETTINGS: &[Setting] = &[
         "AGENTICORE_CLAUDE_CONFIG_DIR",
         "claude.config_dir",
         "",
-        "Handed to the plugin `claude-code`: the directory of settings and sessions that all agents share, instead of one for each job. Of a profile's files only `settings.json` and `.mcp.json` are in force then, and an interrupted job cannot go on with its session; each job's warnings say so.",
+        "Handed to the plugin `claude-code`: the directory of settings and sessions that all agents share, instead of one for each job. Of a profile's files only `settings.json` and `.mcp.json` are in force then, and an interrupted job cannot go on with its session; each job's stream says so.",
     ),
     row(
         "AGENTICORE_AGENTIHOOKS_PATH",
@@ -274,7 +274,7 @@ pub const SETTINGS: &[Setting] = &[
         "AGENTICORE_PLUGIN_MAX_CALLS_EACH",
         "plugins.max_calls_each",
         "16",
-        "Calls into one plugin at one time; fewer than `plugins.max_calls`, so that a plugin that is slow does not hold up another.",
+        "Calls into one plugin at one time. Fewer than `plugins.max_calls` keep a plugin that is slow from holding up another.",
     ),
     row(
         "AGENTICORE_PLUGIN_PREWARM_SECONDS",

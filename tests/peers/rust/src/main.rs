@@ -1,130 +1,250 @@
-//! `peers NAME MODE REDIS_URL COUNT [CONCURRENCY]`: other queues in Rust under the command line of `tests/peers/README.md`.
+//! Measures job queues over Redis that are written in Rust.
+//!
+//! ```text
+//! peers NAME MODE REDIS_URL COUNT [CONCURRENCY]
+//! ```
+//!
+//! `NAME` is `apalis` or `oxana`. The modes are those of the other programs in the folder above: `enqueue` and
+//! `through` print jobs per second, `pickup` prints the median and the 99th percentile in milliseconds.
 
-mod apalis_peer;
-mod oxana_peer;
-mod runs;
+mod apalis;
+mod oxana;
+mod peer;
 
-use std::time::{Duration, Instant};
+use std::{
+    env,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, bail, ensure};
+use peer::{OnJob, Peer, Producer};
+use tokio::{
+    sync::{
+        mpsc::{self, UnboundedReceiver, UnboundedSender},
+        oneshot,
+    },
+    task::{JoinHandle, JoinSet},
+    time::{sleep, timeout},
+};
 
-use crate::runs::Runs;
+/// Bytes in the payload of a job.
+const PAYLOAD: usize = 200;
+/// Jobs that are run and not timed, before those of `pickup`.
+const WARM: u64 = 30;
+/// The pause before each job of `pickup`, in which the worker becomes idle.
+const IDLE: Duration = Duration::from_millis(4);
+/// The run fails if no job begins for so long.
+const STALLED: Duration = Duration::from_secs(30);
+/// The concurrency if none is given.
+const CONCURRENCY: u64 = 50;
+const USAGE: &str =
+    "usage: peers apalis|oxana enqueue|through|pickup REDIS_URL COUNT [CONCURRENCY]";
 
-/// How often a queue that polls looks for jobs while it has none.
-const POLL: Duration = Duration::from_millis(10);
-/// Jobs before those that are timed.
-const WARM: usize = 10;
-/// How long jobs are timed one by one.
-const ENOUGH: Duration = Duration::from_secs(20);
-/// How long nothing may happen before a queue counts as stuck.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// A queue.
-trait Peer: Clone + Send + Sync + 'static {
-    /// Connects to the Redis of this address; a worker of it runs as many jobs at once.
-    fn connect(url: &str, concurrency: usize) -> impl Future<Output = Result<Self>> + Send;
-
-    /// Submits a job with this text.
-    fn submit(&self, text: String) -> impl Future<Output = Result<()>> + Send;
-
-    /// Runs jobs from now on; each calls [`runs::begun`] and does nothing else.
-    fn work(&self) -> impl Future<Output = Result<()>> + Send;
+/// The command line after the name of the peer.
+struct Arguments {
+    mode: String,
+    url: String,
+    count: u64,
+    concurrency: u64,
 }
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    let words: Vec<String> = std::env::args().skip(1).collect();
-    let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    let (&[name, mode, url, count], rest) = words
-        .split_first_chunk::<4>()
-        .context("NAME MODE REDIS_URL COUNT [CONCURRENCY]")
-        .map(|(first, rest)| (first, rest))?;
-    let count = count.parse().context("COUNT")?;
-    let concurrency = rest
-        .first()
-        .map_or(Ok(50), |word| word.parse())
-        .context("CONCURRENCY")?;
-    match name {
-        "apalis" => measure::<apalis_peer::Apalis>(mode, url, count, concurrency).await?,
-        "oxana" => measure::<oxana_peer::Oxana>(mode, url, count, concurrency).await?,
-        other => bail!("no peer {other}"),
+    let mut words = env::args().skip(1);
+    let name = words.next().context(USAGE)?;
+    let arguments = Arguments {
+        mode: words.next().context(USAGE)?,
+        url: words.next().context(USAGE)?,
+        count: number(&words.next().context(USAGE)?)?,
+        concurrency: words.next().map_or(Ok(CONCURRENCY), |word| number(&word))?,
+    };
+    ensure!(words.next().is_none(), USAGE);
+    match name.as_str() {
+        "apalis" => run::<apalis::Apalis>(arguments).await,
+        "oxana" => run::<oxana::Oxana>(arguments).await,
+        _ => bail!("no peer {name:?}; {USAGE}"),
     }
-    // Not every queue stops its worker in good time.
-    std::process::exit(0);
 }
 
-async fn measure<P: Peer>(mode: &str, url: &str, count: usize, concurrency: usize) -> Result<()> {
-    let peer = P::connect(url, concurrency).await?;
-    match mode {
+/// A whole number above zero.
+fn number(word: &str) -> Result<u64> {
+    match word.parse() {
+        Ok(0) | Err(_) => bail!("{word:?} is not a whole number above zero; {USAGE}"),
+        Ok(number) => Ok(number),
+    }
+}
+
+/// Measures one peer and prints the result.
+async fn run<P: Peer>(arguments: Arguments) -> Result<()> {
+    let Arguments {
+        mode,
+        url,
+        count,
+        concurrency,
+    } = arguments;
+    match mode.as_str() {
         "enqueue" => {
-            let began = Instant::now();
-            for _ in 0..count {
-                peer.submit(payload()).await?;
-            }
-            println!("{}", rate(count, began));
+            let peer = P::connect(&url, 1).await?;
+            println!("{}", enqueue(&peer, count).await?);
         }
-        "through" => println!("{}", through(&peer, count, concurrency).await?),
+        "through" => {
+            let peer = P::connect(&url, usize::try_from(concurrency)?).await?;
+            println!("{}", through(peer, count, concurrency).await?);
+        }
         "pickup" => {
-            let (p50, p99) = pickup(&peer, count).await?;
-            println!("{p50} {p99}");
+            let peer = P::connect(&url, 1).await?;
+            let (median, p99) = pickup(peer, count).await?;
+            println!("{median} {p99}");
         }
-        other => bail!("no mode {other}"),
+        _ => bail!("no mode {mode:?}; {USAGE}"),
     }
     Ok(())
 }
 
-async fn through<P: Peer>(peer: &P, count: usize, concurrency: usize) -> Result<f64> {
-    let mut runs = Runs::listen();
-    peer.work().await?;
-    let began = Instant::now();
-    let submitters: Vec<_> = (0..concurrency)
-        .map(|first| {
-            let peer = peer.clone();
-            tokio::spawn(async move {
-                for _ in (first..count).step_by(concurrency) {
-                    peer.submit(payload()).await?;
-                }
-                Ok::<(), anyhow::Error>(())
-            })
-        })
-        .collect();
-    for submitter in submitters {
-        submitter.await??;
-    }
-    for _ in 0..count {
-        runs.next(PATIENCE).await?;
-    }
-    Ok(rate(count, began))
-}
-
-async fn pickup<P: Peer>(peer: &P, count: usize) -> Result<(f64, f64)> {
-    let mut runs = Runs::listen();
-    peer.work().await?;
-    let mut taken = Vec::with_capacity(count);
-    let started = Instant::now();
-    for number in 0..WARM + count {
-        // A queue that polls every second would take minutes.
-        if started.elapsed() > ENOUGH && taken.len() > 10 {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(4)).await;
-        let began = Instant::now();
-        peer.submit(payload()).await?;
-        let time = runs.next(PATIENCE).await?.saturating_duration_since(began);
-        if number >= WARM {
-            taken.push(time.as_secs_f64() * 1_000.0);
-        }
-    }
-    ensure!(!taken.is_empty(), "COUNT must be at least 1");
-    taken.sort_by(f64::total_cmp);
-    let quantile = |share: f64| taken[((taken.len() - 1) as f64 * share).round() as usize];
-    Ok((quantile(0.5), quantile(0.99)))
-}
-
+/// What every job carries.
 fn payload() -> String {
-    "a task of two hundred bytes. ".repeat(7)
+    "a task of two hundred bytes. "
+        .chars()
+        .cycle()
+        .take(PAYLOAD)
+        .collect()
 }
 
-fn rate(count: usize, since: Instant) -> f64 {
-    count as f64 / since.elapsed().as_secs_f64()
+/// Jobs per second of one producer, without a worker.
+async fn enqueue<P: Peer>(peer: &P, count: u64) -> Result<f64> {
+    let mut producer = peer.producer();
+    // The first job opens the connection.
+    producer.submit(payload()).await?;
+    let began = Instant::now();
+    for _ in 0..count {
+        producer.submit(payload()).await?;
+    }
+    Ok(rate(count, began.elapsed()))
+}
+
+/// Jobs per second from the first submission to the start of the last handler, with `concurrency` producers and a
+/// worker that runs as many jobs at once.
+async fn through<P: Peer>(peer: P, count: u64, concurrency: u64) -> Result<f64> {
+    let mut producer = peer.producer();
+    let (sender, receiver) = mpsc::unbounded_channel();
+    let begun = AtomicU64::new(0);
+    // Only the first and the last job are told, so that the measurement costs the worker next to nothing.
+    let mut worker = Worker::start(peer, receiver, move || {
+        let number = begun.fetch_add(1, Ordering::Relaxed);
+        if number == 0 || number == count {
+            tell(&sender);
+        }
+    });
+    // A worker that has run one job is up.
+    producer.submit(payload()).await?;
+    worker.next().await?;
+
+    let began = Instant::now();
+    let mut producers = JoinSet::new();
+    for first in 0..concurrency.min(count) {
+        let mut producer = producer.clone();
+        producers.spawn(async move {
+            for _ in (first..count).step_by(usize::try_from(concurrency)?) {
+                producer.submit(payload()).await?;
+            }
+            anyhow::Ok(())
+        });
+    }
+    while let Some(finished) = producers.join_next().await {
+        finished??;
+    }
+    let ended = worker.next().await?;
+    worker.stop().await?;
+    Ok(rate(count, ended - began))
+}
+
+/// The median and the 99th percentile of the time from the begin of a submission to the begin of its handler, in
+/// milliseconds, when the worker has nothing else to do.
+async fn pickup<P: Peer>(peer: P, count: u64) -> Result<(f64, f64)> {
+    let mut producer = peer.producer();
+    let (sender, receiver) = mpsc::unbounded_channel();
+    let mut worker = Worker::start(peer, receiver, move || tell(&sender));
+    let mut times = Vec::new();
+    for number in 0..WARM + count {
+        sleep(IDLE).await;
+        let payload = payload();
+        let began = Instant::now();
+        producer.submit(payload).await?;
+        let time = worker.next().await? - began;
+        if number >= WARM {
+            times.push(time);
+        }
+    }
+    worker.stop().await?;
+    times.sort_unstable();
+    Ok((quantile(&times, 50), quantile(&times, 99)))
+}
+
+/// Sends the time. The receiver is gone only when the measurement has failed already.
+fn tell(sender: &UnboundedSender<Instant>) {
+    let _ = sender.send(Instant::now());
+}
+
+/// Jobs per second.
+#[expect(clippy::cast_precision_loss, reason = "far fewer jobs than 2^52")]
+fn rate(count: u64, time: Duration) -> f64 {
+    count as f64 / time.as_secs_f64()
+}
+
+/// The time at `percent` of the sorted `times`, in milliseconds.
+fn quantile(times: &[Duration], percent: usize) -> f64 {
+    let index = (times.len().saturating_sub(1) * percent).div_ceil(100);
+    times
+        .get(index)
+        .map_or(f64::NAN, |time| time.as_secs_f64() * 1000.0)
+}
+
+/// A worker that runs in the background, and the times at which it began jobs.
+struct Worker {
+    task: JoinHandle<Result<()>>,
+    stop: oneshot::Sender<()>,
+    begun: UnboundedReceiver<Instant>,
+}
+
+impl Worker {
+    /// Starts the worker of `peer`, whose handler calls `on_job`.
+    fn start<P: Peer>(
+        peer: P,
+        begun: UnboundedReceiver<Instant>,
+        on_job: impl Fn() + Send + Sync + 'static,
+    ) -> Self {
+        let (stop, stopped) = oneshot::channel();
+        let on_job: OnJob = Arc::new(on_job);
+        Self {
+            task: tokio::spawn(peer.work(on_job, stopped)),
+            stop,
+            begun,
+        }
+    }
+
+    /// The next time that the handler told. Fails if the worker ends or nothing comes.
+    async fn next(&mut self) -> Result<Instant> {
+        tokio::select! {
+            ended = &mut self.task => {
+                ended??;
+                bail!("the worker has ended too early");
+            }
+            begun = timeout(STALLED, self.begun.recv()) => {
+                begun.context("the worker has stalled")?.context("the worker has dropped its handler")
+            }
+        }
+    }
+
+    /// Lets the worker finish what it has begun.
+    async fn stop(self) -> Result<()> {
+        // An error says that the worker has ended already.
+        let _ = self.stop.send(());
+        timeout(STALLED, self.task)
+            .await
+            .context("the worker does not stop")??
+    }
 }

@@ -34,15 +34,10 @@ enum Program {
     Rust(&'static str),
 }
 
-const PEERS: [Peer; 7] = [
+const PEERS: [Peer; 6] = [
     Peer {
         name: "BullMQ",
         program: Program::Node,
-        jobs: 5_000,
-    },
-    Peer {
-        name: "kiomq, BullMQ's protocol in Rust",
-        program: Program::Rust("kiomq"),
         jobs: 5_000,
     },
     Peer {
