@@ -346,7 +346,9 @@ async fn store(config: &Config) -> anyhow::Result<(Arc<dyn Queue>, Option<RedisS
 
 async fn embedded(config: &Config) -> anyhow::Result<Embedded> {
     let jobs_dir = config.jobs_dir.clone();
-    Ok(tokio::task::spawn_blocking(move || Embedded::open(&jobs_dir)).await??)
+    tokio::task::spawn_blocking(move || Embedded::open(&jobs_dir))
+        .await?
+        .context("the directory of AGENTICORE_JOBS_DIR cannot be used")
 }
 
 /// Sees to it that agents end with this server, should it be killed: another pod runs their jobs then. The first process of a

@@ -15,6 +15,11 @@ pub(super) async fn run(_args: Args, context: &Context) -> anyhow::Result<ExitCo
     context
         .output
         .list(&pods, |pod| pod.facts.pod.clone(), || rows(&pods))?;
+    if pods.is_empty() {
+        context.output.note(
+            "no pod is known here: the server is alone, or Redis has not answered since it started, which `agenticore status` tells",
+        );
+    }
     Ok(ExitCode::Success)
 }
 

@@ -228,15 +228,15 @@ impl Worker {
 
     /// The next time that the handler told. Fails if the worker ends or nothing comes.
     async fn next(&mut self) -> Result<Instant> {
-        tokio::select! {
-            ended = &mut self.task => {
-                ended??;
-                bail!("the worker has ended too early");
-            }
-            begun = timeout(STALLED, self.begun.recv()) => {
-                begun.context("the worker has stalled")?.context("the worker has dropped its handler")
-            }
-        }
+        let begun = timeout(STALLED, self.begun.recv())
+            .await
+            .context("the worker has stalled")?;
+        // The handler, which has the sender, is gone once the worker has ended.
+        let Some(begun) = begun else {
+            (&mut self.task).await??;
+            bail!("the worker has ended too early");
+        };
+        Ok(begun)
     }
 
     /// Lets the worker finish what it has begun.

@@ -18,6 +18,8 @@ use crate::queue::{QueueError, guard};
 pub(super) struct Renewals {
     inner: Arc<Inner>,
     beacon: Beacon,
+    /// The life that was warned of, because it has the name of this pod.
+    namesake: Option<String>,
 }
 
 impl Renewals {
@@ -25,6 +27,7 @@ impl Renewals {
         Self {
             beacon: Beacon::new(&inner),
             inner,
+            namesake: None,
         }
     }
 
@@ -59,6 +62,7 @@ impl Renewals {
                 self.inner.settle_doubt();
                 self.beacon.renewed(began);
                 learn(&self.inner, &expired, &facts);
+                self.look_for_namesake();
                 News::Renewed(Fleet {
                     epoch,
                     claimed,
@@ -72,6 +76,30 @@ impl Renewals {
                 News::Down
             }
         }
+    }
+
+    /// Warns of another pod of this name, once: both work, but nobody can tell which of them is meant. The one that this pod was before it
+    /// started anew has no lease any more after a while.
+    fn look_for_namesake(&mut self) {
+        let inner = &self.inner;
+        let age = jiff::Timestamp::now().duration_since(inner.started_at);
+        if age.unsigned_abs() < inner.settings.lease * 3 {
+            return;
+        }
+        let found = guard(&inner.pods)
+            .iter()
+            .find(|pod| is_namesake(pod, inner.settings.pod.as_str(), &inner.life))
+            .map(|pod| pod.life.clone());
+        if let Some(life) = &found
+            && self.namesake.as_ref() != found.as_ref()
+        {
+            tracing::warn!(
+                life,
+                pod = %inner.settings.pod,
+                "another pod of this fleet has the same name: give each its own AGENTICORE_POD_NAME, else drains and lists mean both"
+            );
+        }
+        self.namesake = found;
     }
 
     /// Says that the pod lives. While Redis lets it wait the volume hears of it all the same.
@@ -108,6 +136,11 @@ impl Renewals {
     }
 }
 
+/// Whether this is another pod under the same name that lives.
+fn is_namesake(pod: &PodInfo, name: &str, life: &str) -> bool {
+    !pod.expired && pod.facts.pod == name && pod.life != life
+}
+
 /// Notes what Redis says of the pods.
 fn learn(inner: &Inner, expired: &[String], facts: &HashMap<String, String>) {
     let pods = facts
@@ -121,4 +154,26 @@ fn learn(inner: &Inner, expired: &[String], facts: &HashMap<String, String>) {
         })
         .collect();
     *guard(&inner.pods) = pods;
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn a_namesake_is_another_pod_that_lives_under_the_name() {
+        let pod = |life: &str, name: &str, expired: bool| -> PodInfo {
+            serde_json::from_value(serde_json::json!({
+                "life": life, "pod": name, "ordinal": null, "version": "0.1.0", "slots": 3, "running": 0, "draining": false,
+                "expired": expired, "started_at": "2026-01-01T00:00:00Z", "seen_at": "2026-01-01T00:00:00Z",
+            }))
+            .unwrap()
+        };
+        let is = |pod: &PodInfo| is_namesake(pod, "a", "a.1");
+        assert!(is(&pod("a.2", "a", false)));
+        assert!(!is(&pod("a.1", "a", false)), "the pod itself");
+        assert!(!is(&pod("a.2", "a", true)), "what it was before");
+        assert!(!is(&pod("b.1", "b", false)), "another name");
+    }
 }
