@@ -1,114 +1,136 @@
-//! apalis with its storage for Redis.
+//! apalis with its storage for Redis: lists and sorted sets, moved by scripts.
+//!
+//! Settings:
+//! - The worker looks for jobs every millisecond while it has none. The storage that is woken by Redis Pub/Sub cannot
+//!   be used: in 1.0.0 every job is pushed to the sorted set of scheduled jobs with the current second as its time, for
+//!   which nothing is published, and only a look for jobs moves it on.
+//! - A look fetches up to [`PREFETCH`] jobs for each that may run at once; results are acknowledged in batches, too.
+//! - No events and no lock for each job, which the library advises against for jobs shorter than a heartbeat. Jobs in
+//!   flight are still kept for a worker that dies, and results are stored, because that acknowledges a job.
+//! - One connection that all producers share, which pipelines what they send, and one for the worker.
 
-use std::pin::Pin;
+use std::{
+    future::ready,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use anyhow::Result;
-use apalis::prelude::{BackendFactory, BackendExt, TaskSink, ParallelizeExt, WorkerBuilder, WorkerBuilderExt, WorkerError};
-use apalis_redis::{Client, Config, RedisStorage, factory::RedisStorageFactory};
+use apalis::prelude::{
+    BackendExt, PollSnapshot, PollStrategy, PollWith, TaskSink, WorkerBuilder, WorkerBuilderExt,
+    WorkerError,
+};
+use apalis_redis::{Client, Config, ConnectionManager, RedisStorage};
+use futures_timer::Delay;
 use tokio::sync::oneshot;
 
 use crate::peer::{OnJob, Peer, Producer, unique_name};
 
+/// How often a worker without jobs looks for some.
+const POLL: Duration = Duration::from_millis(1);
+/// Jobs that are fetched at once for each that may run at once.
+const PREFETCH: usize = 4;
+
+/// Jobs are their payload.
+type Storage = RedisStorage<String>;
+
 /// See the head of this file.
 pub struct Apalis {
     client: Client,
-    config: Config,
+    storage: Storage,
     concurrency: usize,
-    producers: Connection,
 }
 
-fn flag(name: &str) -> bool { std::env::var_os(name).is_some() }
-
-/// The connection that all producers share; it pipelines what they send.
-type Connection = apalis_redis::ConnectionManager;
-
 impl Peer for Apalis {
-    type Producer = RedisStorage<String, Connection>;
+    type Producer = Storage;
 
     async fn connect(url: &str, concurrency: usize) -> Result<Self> {
-        let separator = if url.contains('?') { '&' } else { '?' };
-        let client = Client::open(format!("{url}{separator}protocol=resp3"))?;
-        let batch = std::env::var("BATCH").ok().and_then(|b| b.parse().ok()).unwrap_or(concurrency);
+        let client = Client::open(url)?;
         let config = Config::default()
             .queue(unique_name())
-            .batch_size(batch)
-            .emit_events(!flag("NOEVENTS"))
-            .lock_tasks(flag("LOCK"));
-        let producers = client.get_connection_manager().await?;
+            .batch_size(PREFETCH * concurrency)
+            .emit_events(false)
+            .lock_tasks(false);
+        let storage = RedisStorage::new(client.get_connection_manager().await?).with_config(config);
         Ok(Self {
             client,
-            config,
+            storage,
             concurrency,
-            producers,
         })
     }
 
-    fn producer(&self) -> Self::Producer {
-        RedisStorage::new(self.producers.clone()).with_config(self.config.clone())
+    fn producer(&self) -> Storage {
+        self.storage.clone()
     }
 
     async fn work(self, on_job: OnJob, stop: oneshot::Receiver<()>) -> Result<()> {
-        if let Some(us) = std::env::var("POLLUS").ok().and_then(|b| b.parse().ok()) {
-            let conn = self.client.get_connection_manager().await?;
-            let backend = RedisStorage::<String, _>::new(conn).with_config(self.config).poll_with_interval(std::time::Duration::from_micros(us));
-            return run2(backend, self.concurrency, on_job, stop).await;
-        }
-        let backend = RedisStorageFactory::new(self.client)
-            .await?
-            .create_with_config(self.config)?;
-        if flag("PAR") {
-            run3(backend, self.concurrency, on_job, stop).await
-        } else {
-            run(backend, self.concurrency, on_job, stop).await
+        let connection: ConnectionManager = self.client.get_connection_manager().await?;
+        let backend = RedisStorage::new(connection)
+            .with_config(self.storage.get_config().clone())
+            .poll_with_strategy(Every::new(POLL));
+        Ok(worker(backend, self.concurrency, on_job, stop).await?)
+    }
+}
+
+impl Producer for Storage {
+    async fn submit(&mut self, payload: String) -> Result<()> {
+        self.push(payload).await?;
+        Ok(())
+    }
+}
+
+/// The worker until `stop`. It is boxed here because the compiler cannot show that it is `Send` inside of another
+/// future.
+fn worker(
+    backend: PollWith<Storage, Every>,
+    concurrency: usize,
+    on_job: OnJob,
+    stop: oneshot::Receiver<()>,
+) -> Pin<Box<dyn Future<Output = Result<(), WorkerError>> + Send>> {
+    let stopped = async {
+        // An error says that the other side is gone, which means the same.
+        let _ = stop.await;
+        Ok::<_, WorkerError>(())
+    };
+    Box::pin(
+        WorkerBuilder::new(unique_name())
+            .backend(backend)
+            .concurrency(concurrency)
+            .build(move |_payload: String| {
+                on_job();
+                ready(())
+            })
+            .run_until(stopped),
+    )
+}
+
+/// Wakes a worker at an interval.
+///
+/// The library's own interval does not arm its timer again when it fires while a fetch is under way. A worker that then
+/// finds no job sleeps until its next heartbeat, half a minute later. This one is always armed.
+struct Every {
+    period: Duration,
+    delay: Delay,
+}
+
+impl Every {
+    /// Wakes every `period`.
+    fn new(period: Duration) -> Self {
+        Self {
+            period,
+            delay: Delay::new(period),
         }
     }
 }
 
-type Ending = Pin<Box<dyn Future<Output = Result<()>> + Send>>;
-type Backend = <RedisStorageFactory as BackendFactory<String>>::Backend;
-fn run(backend: Backend, concurrency: usize, on_job: OnJob, stop: oneshot::Receiver<()>) -> Ending {
-    let signal = async {
-        let _ = stop.await;
-        Ok::<_, WorkerError>(())
-    };
-    let handler = move |_payload: String| {
-        on_job();
-        std::future::ready(())
-    };
-    let worker = WorkerBuilder::new(unique_name()).backend(backend).concurrency(concurrency).build(handler).run_until(signal);
-    let worker: Pin<Box<dyn Future<Output = Result<(), WorkerError>> + Send>> = Box::pin(worker);
-    Box::pin(async move { Ok(worker.await?) })
-}
-fn run2(backend: apalis::prelude::PollWith<RedisStorage<String, Connection>, apalis::prelude::IntervalStrategy>, concurrency: usize, on_job: OnJob, stop: oneshot::Receiver<()>) -> Ending {
-    let signal = async {
-        let _ = stop.await;
-        Ok::<_, WorkerError>(())
-    };
-    let handler = move |_payload: String| {
-        on_job();
-        std::future::ready(())
-    };
-    let worker = WorkerBuilder::new(unique_name()).backend(backend).concurrency(concurrency).build(handler).run_until(signal);
-    let worker: Pin<Box<dyn Future<Output = Result<(), WorkerError>> + Send>> = Box::pin(worker);
-    Box::pin(async move { Ok(worker.await?) })
-}
-fn run3(backend: Backend, concurrency: usize, on_job: OnJob, stop: oneshot::Receiver<()>) -> Ending {
-    let signal = async {
-        let _ = stop.await;
-        Ok::<_, WorkerError>(())
-    };
-    let handler = move |_payload: String| {
-        on_job();
-        std::future::ready(())
-    };
-    let worker = WorkerBuilder::new(unique_name()).backend(backend).concurrency(concurrency).parallelize(tokio::spawn).build(handler).run_until(signal);
-    let worker: Pin<Box<dyn Future<Output = Result<(), WorkerError>> + Send>> = Box::pin(worker);
-    Box::pin(async move { Ok(worker.await?) })
-}
-
-impl Producer for RedisStorage<String, Connection> {
-    async fn submit(&mut self, payload: String) -> Result<()> {
-        self.push(payload).await?;
-        Ok(())
+impl PollStrategy for Every {
+    fn poll_drive(&mut self, cx: &mut Context<'_>, _: &PollSnapshot) -> Poll<Option<()>> {
+        let mut due = Poll::Pending;
+        while Pin::new(&mut self.delay).poll(cx).is_ready() {
+            self.delay.reset(self.period);
+            due = Poll::Ready(Some(()));
+        }
+        due
     }
 }
