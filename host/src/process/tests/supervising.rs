@@ -42,7 +42,7 @@ fn orphans_are_reaped_and_no_exit_is_stolen() {
         let mut foreign = Command::new("sh").args(["-c", "exit 9"]).spawn().unwrap();
         until("it is dead", || !lives(foreign.id())).await;
         run(shell(&dir, "j1", "( ( : ) & ); exit 0")).await;
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        until("ours are reaped", || dead_children() == [foreign.id()]).await;
         assert_eq!(foreign.wait().unwrap().code(), Some(9));
     });
 }

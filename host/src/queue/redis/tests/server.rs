@@ -76,6 +76,13 @@ impl TestRedis {
         self.child.wait().unwrap();
     }
 
+    /// Whether a lease is over by the clock of Redis.
+    pub(super) fn is_over(&self, pods: &str, life: &str) -> bool {
+        let script = "local t = redis.call('TIME') \
+            return tonumber(redis.call('ZSCORE', KEYS[1], ARGV[1])) <= t[1] * 1000 + math.floor(t[2] / 1000) and 1 or 0";
+        self.cli(&["eval", script, "1", pods, life]) == "1"
+    }
+
     /// Empties it, and keeps every pod from putting anything back for this long.
     pub(super) fn flush_for(&self, lock: &str, time: Duration) {
         let script = "redis.call('flushall') redis.call('set', KEYS[1], 'test', 'px', ARGV[1])";
