@@ -57,6 +57,8 @@ pub struct Report {
     pub failures: BTreeSet<String>,
     /// The promises that were broken.
     pub violations: Vec<Violation>,
+    /// What is known of each job that they were broken to.
+    pub evidence: BTreeMap<String, Value>,
     /// How long the fleet took to finish once everything was healed.
     pub settled_in: Duration,
 }
@@ -74,6 +76,7 @@ impl Report {
             "seed": plan.seed, "pods": plan.pods, "seconds": plan.time.as_secs(), "accepted": self.accepted,
             "ended": self.ended, "attempts": self.attempts, "agent_runs": self.runs, "trouble": self.trouble,
             "failures": self.failures, "settled_in_seconds": self.settled_in.as_secs_f64(), "violations": violations,
+            "evidence": self.evidence,
         })
     }
 }
@@ -409,6 +412,10 @@ impl<'a> Chaos<'a> {
             kind: checker::Kind::Unknown,
             detail: format!("a line of the ledger cannot be read: {line:?}"),
         }));
+        let evidence = violations
+            .iter()
+            .map(|violation| (violation.job.clone(), evidence(&history, &violation.job)))
+            .collect();
         Report {
             accepted: history.accepted.len(),
             ended,
@@ -417,9 +424,28 @@ impl<'a> Chaos<'a> {
             trouble: self.trouble.clone(),
             failures,
             violations,
+            evidence,
             settled_in,
         }
     }
+}
+
+/// The record and the events of a job, what its agents wrote down, and when which pods were frozen meanwhile.
+fn evidence(history: &History, job: &str) -> Value {
+    let own = history.ledger.iter().filter(|entry| entry.job == job);
+    let deeds: Vec<_> = own
+        .clone()
+        .filter(|entry| entry.deed != Deed::Tick)
+        .collect();
+    let is_near = |frozen: &&Frozen| own.clone().any(|entry| frozen.instance == entry.instance);
+    let frozen: Vec<_> = history.frozen.iter().filter(is_near).collect();
+    let seen = history.jobs.get(job);
+    json!({
+        "record": seen.map(|seen| &seen.record),
+        "events": seen.map(|seen| &seen.events),
+        "ledger": deeds.iter().map(|deed| format!("{deed:?}")).collect::<Vec<_>>(),
+        "frozen": frozen.iter().map(|frozen| format!("{frozen:?}")).collect::<Vec<_>>(),
+    })
 }
 
 /// Those who use the fleet.

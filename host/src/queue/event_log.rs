@@ -97,7 +97,7 @@ struct Scan {
     whole: u64,
     /// The length of the file.
     len: u64,
-    /// The last whole line.
+    /// The whole line of the highest number: the last one, but for a line that a writer that was overtaken added late.
     last: Option<Event>,
 }
 
@@ -123,28 +123,40 @@ fn scan(path: &Path) -> io::Result<Scan> {
         Read::by_ref(&mut file)
             .take(len - start)
             .read_to_end(&mut tail)?;
-        if let Some((end, line)) = last_line(&tail, start == 0) {
+        let lines = whole_lines(&tail, start == 0);
+        // A line that is longer than the window needs a larger one.
+        if start == 0 || !lines.is_empty() {
+            let last = lines.split(|b| *b == b'\n').filter(|line| !line.is_empty());
+            let last = last.max_by_key(|line| seq_of(line));
+            let end = tail
+                .iter()
+                .rposition(|b| *b == b'\n')
+                .map_or(0, |at| at + 1);
             return Ok(Scan {
                 whole: start + end as u64,
                 len,
-                last: line.map(serde_json::from_slice).transpose()?,
+                last: last.map(serde_json::from_slice).transpose()?,
             });
         }
         window *= 4;
     }
 }
 
-/// The end of the last whole line in `tail`, and that line; none if it begins before `tail` does.
-fn last_line(tail: &[u8], from_start: bool) -> Option<(usize, Option<&[u8]>)> {
-    let Some(end) = tail.iter().rposition(|b| *b == b'\n') else {
-        return from_start.then_some((0, None));
+/// The lines of which `tail` holds the beginning and the end.
+fn whole_lines(tail: &[u8], from_start: bool) -> &[u8] {
+    let mut breaks = tail.iter().enumerate().filter(|(_, b)| **b == b'\n');
+    let first = if from_start {
+        Some(0)
+    } else {
+        breaks.next().map(|(at, _)| at + 1)
     };
-    let before = tail.get(..end)?;
-    match before.iter().rposition(|b| *b == b'\n') {
-        Some(start) => Some((end + 1, before.get(start + 1..))),
-        None if from_start => Some((end + 1, Some(before))),
-        None => None,
-    }
+    let end = tail
+        .iter()
+        .rposition(|b| *b == b'\n')
+        .map_or(0, |at| at + 1);
+    first
+        .and_then(|first| tail.get(first..end))
+        .unwrap_or_default()
 }
 
 /// The events after `cursor` up to number `last`, about [`PAGE_BYTES`] of them.
@@ -185,4 +197,34 @@ fn seq_of(line: &[u8]) -> Option<u64> {
     let digits = line.strip_prefix(br#"{"seq":"#)?;
     let end = digits.iter().position(|b| *b == b',')?;
     std::str::from_utf8(digits.get(..end)?).ok()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    fn line(seq: u64, text: &str) -> String {
+        let body = crate::queue::suite::log(text);
+        let ts = Timestamp::UNIX_EPOCH;
+        serde_json::to_string(&Event { seq, ts, body }).unwrap() + "\n"
+    }
+
+    #[test]
+    fn the_last_event_is_that_of_the_highest_number() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let last = |text: String| {
+            std::fs::write(file.path(), text).unwrap();
+            last(file.path()).unwrap().map(|event| event.seq)
+        };
+        assert_eq!(last(String::new()), None);
+        assert_eq!(last(line(1, "a") + "{\"seq\":2"), Some(1));
+        // A writer that was overtaken added its line late.
+        assert_eq!(last(line(1, "a") + &line(2, "b") + &line(1, "a")), Some(2));
+        // Lines that are longer than what is read at once.
+        let long = "x".repeat(20_000);
+        assert_eq!(last(line(1, &long)), Some(1));
+        assert_eq!(last(line(1, "a") + &line(2, &long)), Some(2));
+        assert_eq!(last(line(1, &long) + &line(2, &long)), Some(2));
+    }
 }

@@ -13,6 +13,7 @@
 //! - **Changes.** All pods follow one stream of changes (`hub`): watchers wake, and a cancel reaches the pod that runs the job.
 
 mod advice;
+mod behind;
 mod change;
 mod claims;
 mod clone_lock;

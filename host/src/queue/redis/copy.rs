@@ -1,6 +1,9 @@
 //! Bringing the copy of a job on the volume up to what Redis has.
+//!
+//! Whoever runs a job alone writes its copy. Others may be overtaken: who gives a job away, by whoever takes it, and a pod that slept, by
+//! anybody. They leave a record that is newer as it is, and look at Redis again after they wrote, until both say the same.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::change::{self, Next};
 use super::mirror::Mirror;
@@ -11,21 +14,32 @@ use crate::queue::QueueError;
 /// What the copy of a job may not have yet.
 struct News {
     id: JobId,
-    /// The record as JSON, if it changed.
-    record: Option<String>,
+    /// The record as JSON and its version, if it changed.
+    record: Option<(String, u64)>,
     /// The last events, without their numbers.
     events: Vec<String>,
     /// The number of the last one.
     seq: u64,
+    /// Whether a record on the volume that is not older stays.
+    yields: bool,
 }
 
 impl News {
     fn new(id: JobId, record: Option<&Record>, events: &[String], seq: u64) -> Self {
+        let json = |record: &Record| Some((serde_json::to_string(record).ok()?, record.version));
         Self {
             id,
-            record: record.and_then(|record| serde_json::to_string(record).ok()),
+            record: record.and_then(json),
             events: events.to_vec(),
             seq,
+            yields: false,
+        }
+    }
+
+    fn yielding(self) -> Self {
+        Self {
+            yields: true,
+            ..self
         }
     }
 
@@ -46,8 +60,10 @@ impl News {
         if !lines.is_empty() {
             mirror.append(self.id, &lines)?;
         }
-        if let Some(json) = &self.record {
-            mirror.write(self.id, json)?;
+        match &self.record {
+            Some((json, version)) if self.yields => mirror.write_newer(self.id, *version, json)?,
+            Some((json, _)) => mirror.write(self.id, json)?,
+            None => {}
         }
         Ok(before.max(self.seq))
     }
@@ -64,14 +80,11 @@ pub(super) async fn settle(
     asked: Instant,
 ) -> u64 {
     let id = next.job.id;
-    // A pod that slept since then may be overtaken: whoever runs a job alone writes its copy.
-    let copied = if asked.elapsed() < inner.patience() {
-        let news = News::new(id, next.record.as_ref(), &next.events, seq);
-        bring(inner, news, before).await
-    } else if runs_elsewhere(inner, id).await {
-        Err(inner.cannot("copy a job", "it is another pod's now"))
-    } else {
-        again(inner, id).await
+    let news = News::new(id, next.record.as_ref(), &next.events, seq);
+    let in_time = Some((asked, inner.patience()));
+    let copied = match next.job.state {
+        State::Queued { .. } => give_away(inner, news.yielding(), in_time).await,
+        _ => keep_up(inner, news, before, in_time).await,
     };
     match copied {
         Ok(last) => last,
@@ -84,24 +97,73 @@ pub(super) async fn settle(
     }
 }
 
-async fn runs_elsewhere(inner: &Inner, id: JobId) -> bool {
-    let job = reads::load(inner, id).await.map(|(job, _)| job);
-    job.is_ok_and(|job| {
-        matches!(job.state, State::Running { .. }) && job.run.life.as_deref() != Some(&inner.life)
-    })
+/// When Redis was asked, and how long what it said counts; none: until it is asked again.
+type InTime = Option<(Instant, Duration)>;
+
+fn is_late(in_time: InTime) -> bool {
+    in_time.is_some_and(|(asked, counts)| asked.elapsed() >= counts)
 }
 
-/// Brings the copy of a job up to what Redis says of it, and gives the number of its last event.
-pub(super) async fn again(inner: &Inner, id: JobId) -> Result<u64, QueueError> {
+async fn keep_up(
+    inner: &Inner,
+    news: News,
+    before: Option<u64>,
+    in_time: InTime,
+) -> Result<u64, QueueError> {
+    let id = news.id;
+    match bring(inner, news, before, in_time).await? {
+        Some(last) if !is_late(in_time) => Ok(last),
+        _ => agree(inner, id, None).await,
+    }
+}
+
+async fn give_away(inner: &Inner, news: News, in_time: InTime) -> Result<u64, QueueError> {
+    let (id, version) = (news.id, news.record.as_ref().map(|(_, version)| *version));
+    match bring(inner, news, None, in_time).await? {
+        // Without an answer nobody can say that it was overtaken.
+        Some(last) => agree(inner, id, version).await.or(Ok(last)),
+        None => agree(inner, id, None).await,
+    }
+}
+
+/// Brings the copy up to what Redis says of the job, until that is what was `written` last.
+async fn agree(inner: &Inner, id: JobId, mut written: Option<u64>) -> Result<u64, QueueError> {
+    loop {
+        let (news, version) = ask(inner, id).await?;
+        if written == Some(version) {
+            return Ok(news.seq);
+        }
+        bring(inner, news.yielding(), None, None).await?;
+        written = Some(version);
+    }
+}
+
+/// Brings the copy of a job up to what Redis says of it, whatever the copy says.
+pub(super) async fn again(inner: &Inner, id: JobId) -> Result<(), QueueError> {
+    let (news, _) = ask(inner, id).await?;
+    bring(inner, news, None, None).await.map(drop)
+}
+
+/// What Redis says of a job, and the version of its record.
+async fn ask(inner: &Inner, id: JobId) -> Result<(News, u64), QueueError> {
     let (job, version) = reads::load(inner, id).await?;
     let record = change::record(&job, version - 1);
     let seq = reads::seq(inner, id).await?.unwrap_or(0);
-    bring(inner, News::new(id, Some(&record), &[], seq), None).await
+    Ok((News::new(id, Some(&record), &[], seq), version))
 }
 
-async fn bring(inner: &Inner, news: News, before: Option<u64>) -> Result<u64, QueueError> {
+/// Brings the copy up to the news; none: they are late, and nothing was written.
+async fn bring(
+    inner: &Inner,
+    news: News,
+    before: Option<u64>,
+    in_time: InTime,
+) -> Result<Option<u64>, QueueError> {
     // One visit to the volume where others told nothing in between.
     let visited = inner.blocking(move |mirror| {
+        if is_late(in_time) {
+            return Ok(Ok(None));
+        }
         let before = match before {
             Some(before) => before,
             None => mirror.last_event(news.id)?,
@@ -109,14 +171,20 @@ async fn bring(inner: &Inner, news: News, before: Option<u64>) -> Result<u64, Qu
         if news.first() > before + 1 {
             return Ok(Err((news, before)));
         }
-        news.write(mirror, before, Vec::new()).map(Ok)
+        news.write(mirror, before, Vec::new())
+            .map(|last| Ok(Some(last)))
     });
     match visited.await?? {
-        Ok(last) => Ok(last),
+        Ok(brought) => Ok(brought),
         Err((news, before)) => {
             let between = reads::lines(inner, news.id, before + 1, news.first() - 1).await?;
             inner
-                .blocking(move |mirror| news.write(mirror, before, between))
+                .blocking(move |mirror| {
+                    if is_late(in_time) {
+                        return Ok(None);
+                    }
+                    news.write(mirror, before, between).map(Some)
+                })
                 .await?
         }
     }

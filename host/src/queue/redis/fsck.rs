@@ -218,7 +218,7 @@ impl Inspector {
 
     async fn mend_copy(&self, id: &str) -> Result<(), QueueError> {
         match id.parse() {
-            Ok(id) => copy::again(&self.inner, id).await.map(drop),
+            Ok(id) => copy::again(&self.inner, id).await,
             Err(_) => Ok(()),
         }
     }

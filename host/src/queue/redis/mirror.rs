@@ -1,8 +1,7 @@
 //! The copy of every job on the volume: `{id}.json` and `{id}.events.jsonl` in the jobs directory.
 //!
 //! Redis is the truth while it is there. The copy is what is read while it is not, and what an emptied Redis is rebuilt from. It is
-//! written right after each change by whoever made it; while a job runs that is only the pod that holds its lease, so the copies of
-//! two pods do not cross. A copy that cannot be written is a warning and is caught up with the next change: a full disk must not stop a
+//! written right after each change by whoever made it; where two pods may do that at once, `copy.rs` keeps the later one. A copy that cannot be written is a warning and is caught up with the next change: a full disk must not stop a
 //! fleet whose Redis works.
 
 use std::fs::{self, File, OpenOptions};
@@ -38,6 +37,17 @@ impl Mirror {
 
     pub(super) fn read(&self, id: JobId) -> Result<Record, QueueError> {
         files::read_record(&self.dir, id)
+    }
+
+    /// As [`Self::write`], unless the copy is of this version or of a later one.
+    pub(super) fn write_newer(
+        &self,
+        id: JobId,
+        version: u64,
+        json: &str,
+    ) -> Result<(), QueueError> {
+        let has = self.read(id).is_ok_and(|record| record.version >= version);
+        if has { Ok(()) } else { self.write(id, json) }
     }
 
     /// The jobs that have a copy.

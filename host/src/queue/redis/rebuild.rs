@@ -12,8 +12,8 @@ use redis::InfoDict;
 
 use super::facts::ordinal;
 use super::keys::SCHEMA;
-use super::{Inner, change, reads, scripts, untold};
-use crate::job::{Job, JobId, State};
+use super::{Inner, Mirror, behind, change, reads, scripts, untold};
+use crate::job::{Event, Job, JobId, Record, State};
 use crate::queue::{KEY_LIFETIME, QueueError, guard};
 
 /// How long a pod that rebuilds may be silent.
@@ -25,6 +25,10 @@ const EVENTS: u64 = 1_000;
 struct Copy {
     job: Job,
     version: u64,
+    /// The last of its events.
+    events: Vec<Event>,
+    /// Whether its record was behind them.
+    was_behind: bool,
 }
 
 /// Rebuilds the store and says that it is whole, unless another pod is at it. Returns whether it did.
@@ -217,15 +221,26 @@ async fn put_back(inner: &Inner, token: &str) -> Result<usize, QueueError> {
     });
     let mut count = 0;
     for copy in copies {
-        // Read again: there may be thousands before it, and whoever runs it goes on meanwhile.
         let id = copy.job.id;
-        let copy = match inner.blocking(move |mirror| read(mirror, id)).await? {
+        // Whoever ended it, or gave it back, tells a store that has the job.
+        if reads::seq(inner, id).await?.is_some() {
+            continue;
+        }
+        // Read again: there may be thousands before it, and whoever runs it goes on meanwhile.
+        let copy = match inner.blocking(move |mirror| read_whole(mirror, id)).await? {
             // Forgotten meanwhile.
             Err(QueueError::NotFound(_)) => continue,
             read => read.unwrap_or(copy),
         };
         match restore(inner, token, &copy).await {
-            Ok(1) => count += 1,
+            Ok(1) => {
+                count += 1;
+                if copy.was_behind
+                    && let Err(error) = mend(inner, &copy).await
+                {
+                    tracing::warn!(job = %id, %error, "the copy of the job on the volume is behind");
+                }
+            }
             Ok(0) => {}
             Ok(_) => {
                 return Err(inner.cannot("put jobs back", "another pod took over"));
@@ -239,14 +254,46 @@ async fn put_back(inner: &Inner, token: &str) -> Result<usize, QueueError> {
     Ok(count)
 }
 
-fn read(mirror: &super::Mirror, id: JobId) -> Result<Copy, QueueError> {
+/// The job as its record has it.
+fn read(mirror: &Mirror, id: JobId) -> Result<Copy, QueueError> {
+    parse(id, mirror.read(id)?)
+}
+
+/// The job as its record and its stream have it.
+fn read_whole(mirror: &Mirror, id: JobId) -> Result<Copy, QueueError> {
     let record = mirror.read(id)?;
+    let events = mirror.tail(id, EVENTS)?;
+    let now = behind::caught_up(&record, &events);
+    Ok(Copy {
+        events,
+        was_behind: now.is_some(),
+        ..parse(id, now.unwrap_or(record))?
+    })
+}
+
+fn parse(id: JobId, record: Record) -> Result<Copy, QueueError> {
     let version = record.version.max(1);
     let job = Job::try_from(record).map_err(|problem| QueueError::Damaged {
         path: id.to_string().into(),
         problem,
     })?;
-    Ok(Copy { job, version })
+    Ok(Copy {
+        job,
+        version,
+        events: Vec::new(),
+        was_behind: false,
+    })
+}
+
+/// Brings a record that was behind its stream up to what was put back.
+async fn mend(inner: &Inner, copy: &Copy) -> Result<(), QueueError> {
+    let (id, version) = (copy.job.id, copy.version);
+    let record = change::record(&copy.job, version - 1);
+    tracing::warn!(job = %id, is = %record.status, "the record of a job was behind its events, which are believed");
+    let json = serde_json::to_string(&record).unwrap_or_default();
+    inner
+        .blocking(move |mirror| mirror.write_newer(id, version, &json))
+        .await?
 }
 
 async fn restore(inner: &Inner, token: &str, copy: &Copy) -> Result<i8, QueueError> {
@@ -256,15 +303,11 @@ async fn restore(inner: &Inner, token: &str, copy: &Copy) -> Result<i8, QueueErr
     let over = job.state.is_ended();
     let runs = matches!(job.state, State::Running { .. });
     let kept = (!runs && job.attempt > 0).then(|| inner.spool_path(change::life_of(job), id));
-    // Whoever ended it, or gave it back, tells a store that has the job.
-    if kept.is_some() && reads::seq(inner, id).await?.is_some() {
-        return Ok(0);
-    }
     let (last, events) = inner
         .blocking({
             let (job, record) = (job.clone(), record.clone());
+            let mut events = copy.events.clone();
             move |mirror| -> Result<_, QueueError> {
-                let mut events = mirror.tail(id, EVENTS)?;
                 let added = match &kept {
                     Some(path) => untold::settle(mirror, &job, &record, path, &events)?,
                     None => false,

@@ -7,7 +7,7 @@ use super::change::{self, Change, Next};
 use super::held::{Held, HeldState};
 use super::lease::RENEWALS;
 use super::scripts::{Commit, Committed, Expect};
-use super::{Inner, copy, reads};
+use super::{Inner, Mirror, copy, reads};
 use crate::job::{Fence, Job, JobId, Record, State, Transition};
 use crate::queue::{Lease, QueueError};
 
@@ -101,9 +101,11 @@ async fn keep(
     state.ahead = Some(next.job);
     if over {
         state.over = true;
-        let (id, json) = (held.id, serde_json::to_string(&record).unwrap_or_default());
+        let (id, version) = (held.id, record.version);
+        let json = serde_json::to_string(&record).unwrap_or_default();
         // What can be read meanwhile must say how it ended.
-        drop(inner.blocking(move |mirror| mirror.write(id, &json)).await);
+        let write = move |mirror: &Mirror| mirror.write_newer(id, version, &json);
+        drop(inner.blocking(write).await);
     }
     Ok(Done {
         seq: state.mirrored,
@@ -223,6 +225,22 @@ pub(super) async fn confirm(inner: &Inner, lease: &Lease) -> Result<(), QueueErr
                 drop(state);
                 tokio::time::sleep(PAUSE).await;
             }
+        }
+    }
+}
+
+/// Lets go of the jobs that a store which was rebuilt has as others'.
+pub(super) async fn look_at_held(inner: &Inner) {
+    for held in inner.held.all() {
+        let mut state = held.state.lock().await;
+        let own = change::token(held.fence, &inner.life);
+        match reads::fence(inner, held.id).await {
+            Ok(Some(fence)) if !fence.is_empty() && fence != own => {
+                tracing::warn!(job = %held.id, fence, "this pod's run of the job is not known any more");
+                drop(lost(inner, &held, &mut state));
+            }
+            Ok(_) => {}
+            Err(_) => return,
         }
     }
 }

@@ -25,6 +25,8 @@ pub(super) struct Chores {
     /// When that was.
     looked: Instant,
     was_down: bool,
+    /// Which build of the store it is, as the last renewal said.
+    epoch: Option<String>,
     /// Which connection led to a server whose jobs were compared with the volume; none before the pod has started, which that would delay.
     compared: Option<u64>,
     beats: u64,
@@ -38,6 +40,7 @@ impl Chores {
             unheld: HashSet::new(),
             looked: Instant::now(),
             was_down: true,
+            epoch: None,
             compared: None,
             beats: 0,
         }
@@ -84,6 +87,10 @@ impl Chores {
         }
         self.look(&expired, &facts).await;
         rebuild::check(&self.inner, &epoch).await;
+        let before = self.epoch.replace(epoch);
+        if before.is_some() && before != self.epoch {
+            writes::look_at_held(&self.inner).await;
+        }
         let connections = self.inner.link.connections();
         if self
             .compared

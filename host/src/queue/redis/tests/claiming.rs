@@ -1,6 +1,7 @@
 //! Claims on their way: answers that are lost, pods that sleep, a store that forgets.
 
 use super::*;
+use crate::queue::files;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_change_whose_answer_was_lost_is_not_made_twice() {
@@ -64,13 +65,15 @@ async fn no_agent_starts_under_a_claim_that_an_emptied_redis_has_forgotten() {
     let Some(fleet) = Fleet::start() else { return };
     let (a, b) = (fleet.pod("pod-0").await, fleet.pod("pod-1").await);
     let id: JobId = a.submit(job("x")).await.unwrap().id.parse().unwrap();
-    let waiting =
-        std::fs::read_to_string(crate::queue::files::record_path(a.inner.mirror.dir(), id))
-            .unwrap();
+    let dir = a.inner.mirror.dir();
+    let copies = [files::record_path(dir, id), files::events_path(dir, id)];
+    let waiting = copies.map(|path| (std::fs::read(&path).unwrap(), path));
     let old = claim(&a).await;
     // Asleep, so that nothing but the fence can tell it; as if the volume had not heard of the claim before Redis was emptied.
     kill(&a);
-    a.inner.mirror.write(id, &waiting).unwrap();
+    for (bytes, path) in waiting {
+        std::fs::write(path, bytes).unwrap();
+    }
     fleet.redis.flush();
     let new = claim(&b).await;
     assert_eq!((new.job.id, new.lease.fence), (id, old.lease.fence));

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::*;
-use crate::job::{Idempotency, State};
+use crate::job::{Failure, FailureClass, Idempotency, State};
 
 /// A job that is submitted under a key, `minutes` from now by the clock of its pod.
 fn keyed(minutes: i64) -> Job {
@@ -425,5 +425,90 @@ async fn whoever_watches_is_told_what_became_of_a_run_while_redis_was_empty() {
     let heard = watched.wait_for(|last| *last == 4);
     let heard = tokio::time::timeout(LEASE * 20, heard).await;
     assert!(heard.is_ok_and(|heard| heard.is_ok()), "a change is told");
+    fleet.assert_whole(&b, id).await;
+}
+
+/// An old record comes over a newer one: a pod was stopped in the moment between its look and its write.
+fn put_over(store: &RedisStore, old: &Record, id: JobId) {
+    let json = serde_json::to_string(old).unwrap();
+    store.inner.mirror.write(id, &json).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_whose_stream_is_over_does_not_run_again_whatever_its_record_says() {
+    let Some(fleet) = Fleet::start() else { return };
+    let a = fleet.pod("pod-0").await;
+    let id: JobId = a.submit(job("x")).await.unwrap().id.parse().unwrap();
+    let old = a.inner.mirror.read(id).unwrap();
+    let held = claim(&a).await;
+    let failure = Failure::new(FailureClass::Agent, "exit code 3", "look");
+    a.finish(&held.lease, &held.job.run, Outcome::Failed(failure))
+        .await
+        .unwrap();
+    put_over(&a, &old, id);
+    fleet.redis.flush();
+    until("it is put back", async || {
+        reads::seq(&a.inner, id).await.ok().flatten()
+    })
+    .await;
+    let record = a.get(id).await.unwrap();
+    assert_eq!((record.status, record.attempt), (Status::Failed, 1));
+    assert_eq!(record.error.as_deref(), Some("exit code 3"));
+    assert!(record.ended_at.is_some());
+    let copied = until("its record is brought up to it", async || {
+        let record = a.inner.mirror.read(id).ok()?;
+        record.status.is_ended().then_some(record)
+    })
+    .await;
+    assert_eq!(copied, record);
+    fleet.assert_whole(&a, id).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_attempt_whose_claim_is_told_in_the_stream_alone_is_not_begun_a_second_time() {
+    let Some(fleet) = Fleet::start() else { return };
+    let a = fleet.pod("pod-0").await;
+    let id: JobId = a.submit(job("x")).await.unwrap().id.parse().unwrap();
+    let old = a.inner.mirror.read(id).unwrap();
+    let held = claim(&a).await;
+    put_over(&a, &old, id);
+    fleet.redis.flush();
+    // It writes nothing, and hears of it all the same.
+    held.lease.lost.cancelled().await;
+    let again = claim(&a).await;
+    assert_eq!((again.job.id, again.job.attempt), (id, 2));
+    a.finish(&again.lease, &again.job.run, Outcome::Succeeded)
+        .await
+        .unwrap();
+    fleet.assert_whole(&a, id).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_gave_a_job_away_does_not_leave_its_copy_as_it_was_then() {
+    let Some(fleet) = Fleet::start() else { return };
+    let (a, b, id, held) = fleet.at_work().await;
+    let old = a.inner.mirror.read(id).unwrap();
+    let (before, version) = reads::load(&a.inner, id).await.unwrap();
+    let given = Change::requeue(held.lease.fence, None, Requeue::HandOff);
+    let slow = given.apply(&before, version).unwrap();
+    a.requeue(&held.lease, &held.job.run, Requeue::HandOff)
+        .await
+        .unwrap();
+    let seq = reads::seq(&a.inner, id).await.unwrap().unwrap();
+    let taken = claim(&b).await;
+    b.finish(&taken.lease, &taken.job.run, Outcome::Succeeded)
+        .await
+        .unwrap();
+    let over = a.inner.mirror.read(id).unwrap();
+    let late = async || {
+        copy::settle(&a.inner, &slow, seq, None, Instant::now()).await;
+    };
+    // The write of the pod that gave it away comes only now.
+    late().await;
+    assert_eq!(a.inner.mirror.read(id).unwrap(), over);
+    // It looked at the record before the other pod wrote.
+    put_over(&a, &old, id);
+    late().await;
+    assert_eq!(a.inner.mirror.read(id).unwrap(), over);
     fleet.assert_whole(&b, id).await;
 }
