@@ -79,7 +79,7 @@ pub trait Queue: Send + Sync + 'static {
     /// [`QueueError::LostClaim`] or [`QueueError::Storage`]; none of them is stored then.
     async fn append(&self, lease: &Lease, events: Vec<EventBody>) -> Result<u64, QueueError>;
 
-    /// Ends the job: the record first, then the `end` event.
+    /// Ends the job: the last events of its run, the record, then the `end` event.
     ///
     /// # Errors
     /// [`QueueError::LostClaim`] or [`QueueError::Storage`]; the job is still running then.
@@ -88,13 +88,20 @@ pub trait Queue: Send + Sync + 'static {
         lease: &Lease,
         run: &Run,
         outcome: Outcome,
+        last: Vec<EventBody>,
     ) -> Result<Record, QueueError>;
 
-    /// Puts the job back at the front of the queue; one that was cancelled meanwhile ends instead.
+    /// Puts the job back at the front of the queue, after the last events of its run; one that was cancelled meanwhile ends instead.
     ///
     /// # Errors
     /// [`QueueError::LostClaim`] or [`QueueError::Storage`]; the job is still running then.
-    async fn requeue(&self, lease: &Lease, run: &Run, why: Requeue) -> Result<Record, QueueError>;
+    async fn requeue(
+        &self,
+        lease: &Lease,
+        run: &Run,
+        why: Requeue,
+        last: Vec<EventBody>,
+    ) -> Result<Record, QueueError>;
 
     /// Cancels a job: one that waits ends at once, one that runs is asked to stop, one that is over stays as it is.
     ///

@@ -109,7 +109,7 @@ async fn run_one(pod: Arc<Pod>, claim: Claim, running: Running) {
         );
         let recorded = pod
             .queue
-            .finish(&lease, &run, Outcome::Failed(failure))
+            .finish(&lease, &run, Outcome::Failed(failure), Vec::new())
             .await;
         if let Err(QueueError::LostClaim(_)) = recorded {
             metrics::lease_lost();

@@ -21,18 +21,18 @@ impl Attempt<'_> {
                 return false;
             }
         };
-        self.reporter.close().await;
+        let last = self.reporter.close().await;
         let (queue, lease, run) = (&self.pod.queue, &self.lease, &self.job.run);
         let recorded = match &outcome {
             Some(outcome) => {
                 persist("record the end", || {
-                    queue.finish(lease, run, outcome.clone())
+                    queue.finish(lease, run, outcome.clone(), last.clone())
                 })
                 .await
             }
             None => {
                 persist("hand the job off", || {
-                    queue.requeue(lease, run, Requeue::HandOff)
+                    queue.requeue(lease, run, Requeue::HandOff, last.clone())
                 })
                 .await
             }

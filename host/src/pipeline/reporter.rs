@@ -23,7 +23,7 @@ const MAX_TEXT: usize = 64 * 1024;
 /// The sending end of a job's event stream.
 pub(super) struct Reporter {
     sender: mpsc::Sender<EventBody>,
-    writer: JoinHandle<()>,
+    writer: JoinHandle<Vec<EventBody>>,
     max_bytes: u64,
     logged: AtomicU64,
 }
@@ -77,10 +77,10 @@ impl Reporter {
         }
     }
 
-    /// Waits until everything is stored, or the lease is lost.
-    pub(super) async fn close(self) {
+    /// Waits until everything is stored but the last events, which it returns: they are stored with the end of the run.
+    pub(super) async fn close(self) -> Vec<EventBody> {
         drop(self.sender);
-        drop(self.writer.await);
+        self.writer.await.unwrap_or_default()
     }
 }
 
@@ -99,17 +99,26 @@ fn pieces(text: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-async fn write(queue: Arc<dyn Queue>, lease: Lease, mut receiver: mpsc::Receiver<EventBody>) {
+/// Stores what comes in, until nothing does any more or the lease is lost; returns what came last.
+async fn write(
+    queue: Arc<dyn Queue>,
+    lease: Lease,
+    mut receiver: mpsc::Receiver<EventBody>,
+) -> Vec<EventBody> {
     let mut batch = Vec::with_capacity(WAITING);
     while receiver.recv_many(&mut batch, WAITING).await > 0 {
         let events = std::mem::take(&mut batch);
+        if receiver.is_closed() && receiver.is_empty() {
+            return events;
+        }
         if persist("store events", || queue.append(&lease, events.clone()))
             .await
             .is_err()
         {
-            return;
+            break;
         }
     }
+    Vec::new()
 }
 
 /// Repeats an operation of the store until it works; every other error is returned.

@@ -182,6 +182,7 @@ impl Queue for Embedded {
         lease: &Lease,
         run: &Run,
         outcome: Outcome,
+        last: Vec<EventBody>,
     ) -> Result<Record, QueueError> {
         let (fence, run) = (lease.fence, run.clone());
         let transition = Transition::Finish {
@@ -190,12 +191,21 @@ impl Queue for Embedded {
             at: Timestamp::now(),
         };
         self.with_lease(lease, move |store, entry, live| {
+            if !last.is_empty() {
+                store.append(entry, live, last)?;
+            }
             store.move_job(entry, live, Some(run), &transition, None)
         })
         .await
     }
 
-    async fn requeue(&self, lease: &Lease, run: &Run, why: Requeue) -> Result<Record, QueueError> {
+    async fn requeue(
+        &self,
+        lease: &Lease,
+        run: &Run,
+        why: Requeue,
+        last: Vec<EventBody>,
+    ) -> Result<Record, QueueError> {
         let (fence, run) = (lease.fence, run.clone());
         let transition = Transition::Requeue {
             fence,
@@ -203,6 +213,9 @@ impl Queue for Embedded {
             at: Timestamp::now(),
         };
         self.with_lease(lease, move |store, entry, live| {
+            if !last.is_empty() {
+                store.append(entry, live, last)?;
+            }
             let record = store.move_job(entry, live, Some(run), &transition, Some(why.as_str()))?;
             if !record.status.is_ended() {
                 store.enqueue_front(entry.id);

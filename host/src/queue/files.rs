@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serde_json::value::RawValue;
+use tempfile::{NamedTempFile, PersistError};
 
 use crate::job::{Job, JobId, Record};
 use crate::queue::QueueError;
@@ -146,15 +147,30 @@ fn replace(
 /// As [`write_record`], where other processes may write the same record at the same time.
 pub(super) fn replace_record(dir: &Path, id: JobId, record: &str) -> Result<(), QueueError> {
     let path = record_path(dir, id);
-    let write = || -> io::Result<()> {
-        let mut file = tempfile::Builder::new()
-            .prefix(TEMPORARY)
-            .tempfile_in(dir)?;
-        file.write_all(record.as_bytes())?;
-        file.persist(&path)?;
-        Ok(())
+    let put = |file: NamedTempFile| file.persist(&path).map(drop);
+    written(dir, record, put).map_err(failed("write", &path))
+}
+
+/// As [`replace_record`], but leaves a record that is there.
+pub(super) fn add_record(dir: &Path, id: JobId, record: &str) -> Result<(), QueueError> {
+    let path = record_path(dir, id);
+    let put = |file: NamedTempFile| match file.persist_noclobber(&path) {
+        Err(e) if e.error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        put => put.map(drop),
     };
-    write().map_err(failed("write", &path))
+    written(dir, record, put).map_err(failed("write", &path))
+}
+
+fn written(
+    dir: &Path,
+    record: &str,
+    put: impl FnOnce(NamedTempFile) -> Result<(), PersistError>,
+) -> io::Result<()> {
+    let mut file = tempfile::Builder::new()
+        .prefix(TEMPORARY)
+        .tempfile_in(dir)?;
+    file.write_all(record.as_bytes())?;
+    Ok(put(file)?)
 }
 
 /// Makes what the record's file holds durable; one that is gone needs nothing.

@@ -8,8 +8,8 @@
 //!   `witness` on the shared volume says that it only lost Redis.
 //! - **Redis gone.** Runs go on: what they tell is spooled (`held`) and told when Redis is back, submissions are accepted into a spool,
 //!   and reads come from the `mirror` on the volume.
-//! - **Redis emptied.** Every script looks for the schema key first; where it is missing, `rebuild` puts back what the volume and
-//!   the pods know.
+//! - **Redis emptied.** Where the schema key is missing no job comes in and none is taken until `rebuild` has put back what the volume
+//!   and the pods know.
 //! - **Changes.** All pods follow one stream of changes (`hub`): watchers wake, and a cancel reaches the pod that runs the job.
 
 mod advice;
@@ -34,12 +34,13 @@ mod scripts;
 mod submit;
 mod sweep;
 mod untold;
+mod visits;
 mod witness;
 mod writes;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -53,6 +54,7 @@ use self::held::HeldJobs;
 use self::hub::Hub;
 use self::link::Link;
 use self::mirror::Mirror;
+use self::visits::Visits;
 use super::{Changed, Claim, Cursor, Depth, Filter, Lease, Page, Queue, QueueError, guard};
 use crate::config::Config;
 use crate::job::{
@@ -113,6 +115,7 @@ struct Inner {
     keys: Keys,
     link: Link,
     mirror: Mirror,
+    visits: Visits,
     hub: Hub,
     held: HeldJobs,
     /// Jobs whose claim is on its way: they are on the pod's list and it does not run them yet. Each with what tells its run of a cancel.
@@ -126,6 +129,8 @@ struct Inner {
     draining: Mutex<bool>,
     /// Whether accepted jobs may wait on the volume for Redis.
     spooled: AtomicBool,
+    /// How often what the volume has was compared with Redis.
+    scans: AtomicU64,
     /// Whether the store was written by a newer version, whose jobs this one must not take.
     outdated: AtomicBool,
     /// What is known of the other pods.
@@ -205,6 +210,7 @@ impl RedisStore {
             ordinal: facts::ordinal(settings.pod.as_str()),
             link,
             mirror,
+            visits: Visits::default(),
             hub: Hub::default(),
             held: HeldJobs::default(),
             claiming: Mutex::default(),
@@ -212,6 +218,7 @@ impl RedisStore {
             started_at: Timestamp::now(),
             draining: Mutex::new(false),
             spooled: AtomicBool::new(true),
+            scans: AtomicU64::new(0),
             outdated: AtomicBool::new(false),
             pods: Mutex::default(),
             depth: Mutex::default(),
@@ -330,15 +337,22 @@ impl Queue for RedisStore {
         lease: &Lease,
         run: &Run,
         outcome: Outcome,
+        last: Vec<EventBody>,
     ) -> Result<Record, QueueError> {
-        let change = Change::finish(lease.fence, run, outcome);
+        let change = Change::finish(lease.fence, run, outcome, last);
         writes::by_holder(&self.inner, lease, change)
             .await
             .map(|done| done.record)
     }
 
-    async fn requeue(&self, lease: &Lease, run: &Run, why: Requeue) -> Result<Record, QueueError> {
-        let change = Change::requeue(lease.fence, Some(run), why);
+    async fn requeue(
+        &self,
+        lease: &Lease,
+        run: &Run,
+        why: Requeue,
+        last: Vec<EventBody>,
+    ) -> Result<Record, QueueError> {
+        let change = Change::requeue(lease.fence, Some(run), why, last);
         writes::by_holder(&self.inner, lease, change)
             .await
             .map(|done| done.record)
@@ -347,7 +361,7 @@ impl Queue for RedisStore {
     async fn cancel(&self, id: JobId) -> Result<Record, QueueError> {
         let at = Timestamp::now();
         let reason = Some("cancel_requested".to_owned());
-        let change = Change::Move(Transition::Cancel { at }, None, reason);
+        let change = Change::transition(Transition::Cancel { at }, reason);
         let record = writes::by_anybody(&self.inner, id, &change).await?;
         if !record.status.is_ended() {
             self.inner.cancel_here(id);
@@ -468,13 +482,12 @@ impl Inner {
         work: impl FnOnce(&Mirror) -> T + Send + 'static,
     ) -> Result<T, QueueError> {
         let mirror = self.mirror.clone();
-        tokio::task::spawn_blocking(move || work(&mirror))
-            .await
-            .map_err(|e| QueueError::Storage {
-                doing: "work in",
-                path: self.mirror.dir().to_owned(),
-                source: std::io::Error::other(e),
-            })
+        let made = self.visits.run(move || work(&mirror)).await;
+        made.ok_or_else(|| QueueError::Storage {
+            doing: "work in",
+            path: self.mirror.dir().to_owned(),
+            source: std::io::Error::other("the work panicked"),
+        })
     }
 
     /// Where a life keeps what it could not tell of a job.

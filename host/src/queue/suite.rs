@@ -105,6 +105,8 @@ pub(crate) async fn run<Q: Queue>(open: impl AsyncFn() -> Q) {
     a_lost_claim_writes_nothing(&open().await).await;
     cancelling_works_in_every_state(&open().await).await;
     a_handed_off_job_is_next(&open().await).await;
+    the_last_events_come_before_what_ends_the_run(&open().await).await;
+    any_event_can_be_the_first_that_is_read(&open().await).await;
     readers_see_every_event_once(Arc::new(open().await)).await;
     lists_are_paged_and_filtered(&open().await).await;
     time_to_live_is_kept(&open().await).await;
@@ -138,7 +140,7 @@ async fn a_job_goes_through_its_life(queue: &dyn Queue) {
     );
     let failure = Failure::new(FailureClass::Agent, "exit code 3", "look at the log");
     let record = queue
-        .finish(&lease, &run, Outcome::Failed(failure))
+        .finish(&lease, &run, Outcome::Failed(failure), vec![])
         .await
         .unwrap();
     assert_eq!(
@@ -242,7 +244,7 @@ async fn nobody_takes(queue: &dyn Queue, id: JobId, steps: usize) {
             Some(claimed) => {
                 let Claim { job, lease } = claimed.unwrap();
                 let why = Requeue::HandOff;
-                queue.requeue(&lease, &job.run, why).await.unwrap();
+                queue.requeue(&lease, &job.run, why, vec![]).await.unwrap();
             }
         }
     };
@@ -256,7 +258,9 @@ async fn nobody_takes(queue: &dyn Queue, id: JobId, steps: usize) {
     let again = claim(queue).await;
     assert_eq!(again.job.id, id);
     let run = &again.job.run;
-    let ended = queue.finish(&again.lease, run, Outcome::Succeeded).await;
+    let ended = queue
+        .finish(&again.lease, run, Outcome::Succeeded, vec![])
+        .await;
     ended.unwrap();
 }
 
@@ -264,7 +268,7 @@ async fn a_lost_claim_writes_nothing(queue: &dyn Queue) {
     let id = queue.submit(job("x")).await.unwrap().id;
     let old = claim(queue).await;
     queue
-        .requeue(&old.lease, &old.job.run, Requeue::Reclaimed)
+        .requeue(&old.lease, &old.job.run, Requeue::Reclaimed, vec![])
         .await
         .unwrap();
     assert!(old.lease.lost.is_cancelled());
@@ -281,15 +285,19 @@ async fn a_lost_claim_writes_nothing(queue: &dyn Queue) {
         Err(QueueError::LostClaim(_))
     ));
     assert!(matches!(
-        queue.finish(&old.lease, run, Outcome::Succeeded).await,
+        queue
+            .finish(&old.lease, run, Outcome::Succeeded, vec![])
+            .await,
         Err(QueueError::LostClaim(_))
     ));
     assert!(matches!(
-        queue.requeue(&old.lease, run, Requeue::HandOff).await,
+        queue
+            .requeue(&old.lease, run, Requeue::HandOff, vec![])
+            .await,
         Err(QueueError::LostClaim(_))
     ));
     queue
-        .finish(&new.lease, &new.job.run, Outcome::Succeeded)
+        .finish(&new.lease, &new.job.run, Outcome::Succeeded, vec![])
         .await
         .unwrap();
     let events = all_events(queue, id.parse().unwrap()).await;
@@ -333,7 +341,7 @@ async fn cancelling_works_in_every_state(queue: &dyn Queue) {
     assert!(record.cancel_requested_at.is_some() && held.lease.cancelled.is_cancelled());
     // The pod dies before it can finish: the wish must hold.
     let record = queue
-        .requeue(&held.lease, &held.job.run, Requeue::Reclaimed)
+        .requeue(&held.lease, &held.job.run, Requeue::Reclaimed, vec![])
         .await
         .unwrap();
     assert_eq!(record.status, Status::Cancelled);
@@ -350,7 +358,7 @@ async fn a_handed_off_job_is_next(queue: &dyn Queue) {
     queue.submit(job("second")).await.unwrap();
     let held = claim(queue).await;
     queue
-        .requeue(&held.lease, &held.job.run, Requeue::HandOff)
+        .requeue(&held.lease, &held.job.run, Requeue::HandOff, vec![])
         .await
         .unwrap();
     let again = claim(queue).await;
@@ -362,6 +370,72 @@ async fn a_handed_off_job_is_next(queue: &dyn Queue) {
         ),
         (first, 2, 0)
     );
+}
+
+async fn the_last_events_come_before_what_ends_the_run(queue: &dyn Queue) {
+    let id = queue.submit(job("one")).await.unwrap().id.parse().unwrap();
+    let first = claim(queue).await;
+    let (lease, run) = (&first.lease, &first.job.run);
+    let last = vec![log("a"), log("b")];
+    queue
+        .requeue(lease, run, Requeue::HandOff, last)
+        .await
+        .unwrap();
+    let second = claim(queue).await;
+    let (lease, run) = (&second.lease, &second.job.run);
+    queue
+        .finish(lease, run, Outcome::Succeeded, vec![log("c")])
+        .await
+        .unwrap();
+    let events = all_events(queue, id).await;
+    assert_whole(&events);
+    let told: Vec<&str> = events
+        .iter()
+        .map(|event| match &event.body {
+            EventBody::Log { text, .. } => text.as_str(),
+            EventBody::Status { status, .. } => status.as_str(),
+            _ => "end",
+        })
+        .collect();
+    assert_eq!(
+        told,
+        [
+            "queued",
+            "running",
+            "a",
+            "b",
+            "queued",
+            "running",
+            "c",
+            "succeeded",
+            "end"
+        ]
+    );
+}
+
+/// However many are stored at once.
+async fn any_event_can_be_the_first_that_is_read(queue: &dyn Queue) {
+    let id: JobId = queue.submit(job("one")).await.unwrap().id.parse().unwrap();
+    let alone = all_events(queue, id).await;
+    let Claim { job, lease } = claim(queue).await;
+    let many = (0..50).map(|n| log(n.to_string())).collect();
+    queue.append(&lease, many).await.unwrap();
+    queue.append(&lease, vec![log("more")]).await.unwrap();
+    queue
+        .finish(&lease, &job.run, Outcome::Succeeded, vec![])
+        .await
+        .unwrap();
+    let all = all_events(queue, id).await;
+    assert_whole(&all);
+    assert_eq!(alone, all[..1]);
+    for seq in 0..=all.len() {
+        let cursor = Cursor::after(seq as u64);
+        let (events, next) = queue.events(id, cursor).await.unwrap();
+        let last = seq + events.len();
+        assert_eq!(events, all[seq..last], "after {seq}");
+        assert_eq!(next.seq, last as u64);
+        assert!(last > seq || seq == all.len());
+    }
 }
 
 async fn readers_see_every_event_once<Q: Queue>(queue: Arc<Q>) {
@@ -400,7 +474,7 @@ async fn readers_see_every_event_once<Q: Queue>(queue: Arc<Q>) {
             .unwrap();
     }
     queue
-        .finish(&held.lease, &held.job.run, Outcome::Succeeded)
+        .finish(&held.lease, &held.job.run, Outcome::Succeeded, vec![])
         .await
         .unwrap();
     for reader in readers {
@@ -555,7 +629,7 @@ async fn the_depth_follows_every_step(queue: &dyn Queue) {
     let held = claim(queue).await;
     assert_eq!(depth().await, (1, 1, true));
     queue
-        .requeue(&held.lease, &held.job.run, Requeue::HandOff)
+        .requeue(&held.lease, &held.job.run, Requeue::HandOff, vec![])
         .await
         .unwrap();
     assert_eq!(depth().await, (2, 0, true));
@@ -565,7 +639,7 @@ async fn the_depth_follows_every_step(queue: &dyn Queue) {
     );
     let held = claim(queue).await;
     queue
-        .finish(&held.lease, &held.job.run, Outcome::Succeeded)
+        .finish(&held.lease, &held.job.run, Outcome::Succeeded, vec![])
         .await
         .unwrap();
     assert_eq!(depth().await, (1, 0, true));
@@ -573,7 +647,7 @@ async fn the_depth_follows_every_step(queue: &dyn Queue) {
     queue.cancel(last.job.id).await.unwrap();
     assert_eq!(depth().await, (0, 1, false));
     queue
-        .requeue(&last.lease, &last.job.run, Requeue::Reclaimed)
+        .requeue(&last.lease, &last.job.run, Requeue::Reclaimed, vec![])
         .await
         .unwrap();
     assert_eq!(depth().await, (0, 0, false));

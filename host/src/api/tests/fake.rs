@@ -92,7 +92,10 @@ impl Fake {
             output: Some("hello".into()),
             ..Run::default()
         };
-        let ended = self.store.finish(lease, &run, Outcome::Succeeded).await;
+        let ended = self
+            .store
+            .finish(lease, &run, Outcome::Succeeded, vec![])
+            .await;
         ended.unwrap();
     }
 

@@ -204,17 +204,26 @@ impl Queue for Memory {
         lease: &Lease,
         run: &Run,
         outcome: Outcome,
+        last: Vec<EventBody>,
     ) -> Result<Record, QueueError> {
         self.held(lease, |entry| {
             entry.job.run = run.clone();
+            self.push(entry, last);
             let (fence, at) = (lease.fence, self.now());
             self.step(entry, &Transition::Finish { fence, outcome, at })
         })
     }
 
-    async fn requeue(&self, lease: &Lease, run: &Run, why: Requeue) -> Result<Record, QueueError> {
+    async fn requeue(
+        &self,
+        lease: &Lease,
+        run: &Run,
+        why: Requeue,
+        last: Vec<EventBody>,
+    ) -> Result<Record, QueueError> {
         self.held(lease, |entry| {
             entry.job.run = run.clone();
+            self.push(entry, last);
             let (fence, at) = (lease.fence, self.now());
             self.step(entry, &Transition::Requeue { fence, why, at })
         })

@@ -58,7 +58,7 @@ async fn a_crash_at_any_point_loses_nothing() {
         "the interrupted job comes first"
     );
     after
-        .finish(&again.lease, &again.job.run, Outcome::Succeeded)
+        .finish(&again.lease, &again.job.run, Outcome::Succeeded, vec![])
         .await
         .unwrap();
     let events = all_events(&after, id).await;
@@ -136,7 +136,7 @@ async fn a_crash_between_record_and_event_is_made_up_for() {
     let id: JobId = store.submit(job("x")).await.unwrap().id.parse().unwrap();
     let held = store.claim(&pod()).await.unwrap();
     store
-        .finish(&held.lease, &held.job.run, Outcome::Succeeded)
+        .finish(&held.lease, &held.job.run, Outcome::Succeeded, vec![])
         .await
         .unwrap();
     let path = files::events_path(dir.path(), id);

@@ -4,6 +4,7 @@
 //! so what it tells has happened. What a job is when an emptied Redis gets it back is read from both: a run that was begun is not begun
 //! again, and a job that came to its end is over.
 
+use super::change::FIRST;
 use crate::job::{Event, EventBody, Record, Status};
 
 /// The record as its stream proves it; none: it says no less than the stream.
@@ -21,9 +22,19 @@ pub(super) fn caught_up(record: &Record, events: &[Event]) -> Option<Record> {
             told.take(1).find_map(|event| begun(record, event))
         })
         .map(|now| Record {
-            version: record.version.max(1) + 1,
+            version: record.version.max(FIRST) + 1,
             ..now
         })
+}
+
+/// A record of a job that nothing happened to, and that has a stream all the same: another store wrote it. Redis keeps its events then, which
+/// it does not for such a job.
+pub(super) fn counted(record: &Record, last: u64) -> Option<Record> {
+    let is_fresh = record.version.max(FIRST) == FIRST;
+    (is_fresh && last > 0).then(|| Record {
+        version: FIRST + 1,
+        ..record.clone()
+    })
 }
 
 fn ended(record: &Record, event: &Event) -> Option<Record> {
@@ -76,7 +87,7 @@ fn begun(record: &Record, event: &Event) -> Option<Record> {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
+    #![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
     use super::*;
     use crate::job::{Fence, Job, State};
 

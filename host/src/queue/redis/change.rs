@@ -11,7 +11,9 @@ use serde_json::to_string;
 use serde_json::value::RawValue;
 
 use super::scripts::{Kind, NewRecord, Outstanding, Place};
-use crate::job::{Event, EventBody, Fence, Job, Outcome, Record, Requeue, Run, State, Transition};
+use crate::job::{
+    Event, EventBody, Fence, Job, Outcome, Record, Requeue, Run, State, Status, Transition,
+};
 use crate::queue::{QueueError, end_event, status_event};
 use crate::telemetry;
 
@@ -25,8 +27,20 @@ pub(super) enum Change {
     Events(Vec<String>),
     /// What is known of its run.
     Run(Box<Run>),
-    /// A transition, what is known of its run by then, and a reason for the event.
-    Move(Transition, Option<Box<Run>>, Option<String>),
+    /// Its state changes.
+    Move(Box<Move>),
+}
+
+/// A change of a job's state.
+#[derive(Debug, Clone)]
+pub(super) struct Move {
+    pub(super) transition: Transition,
+    /// What is known of its run by then.
+    run: Option<Run>,
+    /// What the event says of why.
+    reason: Option<String>,
+    /// Events that come before that one, as in [`Change::Events`].
+    last: Vec<String>,
 }
 
 /// A job after a change.
@@ -35,6 +49,8 @@ pub(super) struct Next {
     pub(super) job: Job,
     /// None: it is unchanged.
     pub(super) record: Option<Record>,
+    /// The record as JSON, empty where it is unchanged.
+    pub(super) json: String,
     pub(super) events: Vec<String>,
     pub(super) place: Place,
     pub(super) drop_claim: bool,
@@ -54,44 +70,58 @@ impl Next {
 impl Change {
     /// Counts the change, once Redis has it.
     pub(super) fn count(&self, before: &Job, after: &Job) {
-        if let Self::Move(transition, ..) = self {
-            telemetry::moved(&before.state, transition, after);
+        if let Self::Move(moved) = self {
+            telemetry::moved(&before.state, &moved.transition, after);
         }
     }
 
-    pub(super) fn finish(fence: Fence, run: &Run, outcome: Outcome) -> Self {
-        let at = Timestamp::now();
-        Self::Move(
-            Transition::Finish { fence, outcome, at },
-            Some(Box::new(run.clone())),
-            None,
-        )
+    /// A transition that is not the end of a run.
+    pub(super) fn transition(transition: Transition, reason: Option<String>) -> Self {
+        Self::Move(Box::new(Move {
+            transition,
+            run: None,
+            reason,
+            last: Vec::new(),
+        }))
     }
 
-    pub(super) fn requeue(fence: Fence, run: Option<&Run>, why: Requeue) -> Self {
+    pub(super) fn finish(fence: Fence, run: &Run, outcome: Outcome, last: Vec<EventBody>) -> Self {
         let at = Timestamp::now();
-        Self::Move(
-            Transition::Requeue { fence, why, at },
-            run.map(|run| Box::new(run.clone())),
-            Some(why.as_str().to_owned()),
-        )
+        Self::Move(Box::new(Move {
+            transition: Transition::Finish { fence, outcome, at },
+            run: Some(run.clone()),
+            reason: None,
+            last: texts(last),
+        }))
+    }
+
+    pub(super) fn requeue(
+        fence: Fence,
+        run: Option<&Run>,
+        why: Requeue,
+        last: Vec<EventBody>,
+    ) -> Self {
+        let at = Timestamp::now();
+        Self::Move(Box::new(Move {
+            transition: Transition::Requeue { fence, why, at },
+            run: run.cloned(),
+            reason: Some(why.as_str().to_owned()),
+            last: texts(last),
+        }))
     }
 
     pub(super) fn events(bodies: Vec<EventBody>) -> Self {
-        let ts = Timestamp::now();
-        Self::Events(
-            bodies
-                .into_iter()
-                .map(|body| unnumbered(ts, body))
-                .collect(),
-        )
+        Self::Events(texts(bodies))
     }
 
     /// Whether the claim is over with it.
     pub(super) fn ends_claim(&self) -> bool {
+        let Self::Move(moved) = self else {
+            return false;
+        };
         matches!(
-            self,
-            Self::Move(Transition::Finish { .. } | Transition::Requeue { .. }, ..)
+            moved.transition,
+            Transition::Finish { .. } | Transition::Requeue { .. }
         )
     }
 
@@ -102,6 +132,7 @@ impl Change {
             Self::Events(events) => Ok(Next {
                 job,
                 record: None,
+                json: String::new(),
                 events: events.clone(),
                 place: Place::Stay,
                 drop_claim: false,
@@ -110,8 +141,10 @@ impl Change {
             }),
             Self::Run(run) => {
                 set_run(&mut job, run);
+                let record = record(&job, version);
                 Ok(Next {
-                    record: Some(record(&job, version)),
+                    json: json(&record)?,
+                    record: Some(record),
                     job,
                     events: Vec::new(),
                     place: Place::Stay,
@@ -120,8 +153,15 @@ impl Change {
                     kind: Kind::Run,
                 })
             }
-            Self::Move(transition, run, reason) => {
+            Self::Move(moved) => {
+                let Move {
+                    transition,
+                    run,
+                    reason,
+                    last,
+                } = moved.as_ref();
                 let was_queued = matches!(job.state, State::Queued { .. });
+                let first = (was_queued && version == FIRST).then(|| first_event(&job));
                 if let Some(run) = run {
                     set_run(&mut job, run);
                 }
@@ -130,7 +170,8 @@ impl Change {
                 let ended = job.state.is_ended();
                 let at = Timestamp::now();
                 let reason = reason.as_deref().filter(|_| !ended);
-                let mut events = vec![unnumbered(at, status_event(&job, reason))];
+                let mut events: Vec<String> = first.into_iter().chain(last.clone()).collect();
+                events.push(unnumbered(at, status_event(&job, reason)));
                 if ended {
                     events.push(unnumbered(at, end_event(&record)));
                 }
@@ -152,6 +193,7 @@ impl Change {
                         _ if queued => Kind::Queued,
                         _ => Kind::Status,
                     },
+                    json: json(&record)?,
                     record: Some(record),
                     events,
                     job,
@@ -175,6 +217,33 @@ pub(super) fn record(job: &Job, before: u64) -> Record {
     record
 }
 
+/// The version of the record of a job that nothing happened to. Its one event is not stored: [`first_event`] says what it is.
+pub(super) const FIRST: u64 = 1;
+
+/// The first event of a job, which follows from its record.
+pub(super) fn first_event(job: &Job) -> String {
+    let body = EventBody::Status {
+        status: Status::Queued,
+        attempt: 0,
+        pod: None,
+        reason: None,
+    };
+    unnumbered(job.created_at, body)
+}
+
+/// The record as the volume keeps it.
+pub(super) fn json(record: &Record) -> Result<String, QueueError> {
+    to_string(record).map_err(unwritable)
+}
+
+fn unwritable(error: serde_json::Error) -> QueueError {
+    QueueError::Redis {
+        doing: "write the record of a job",
+        address: String::new(),
+        detail: error.to_string(),
+    }
+}
+
 /// A fence as Redis compares it: which attempt, and whose.
 pub(super) fn token(fence: Fence, life: &str) -> String {
     format!("{}@{life}", fence.0)
@@ -193,13 +262,9 @@ pub(super) fn score(job: &Job) -> i64 {
     job.created_at.as_microsecond()
 }
 
-/// What Redis keeps of a record.
-pub(super) fn stored(job: &Job, record: &Record) -> Result<NewRecord, QueueError> {
-    let json = compact(record).map_err(|e| QueueError::Redis {
-        doing: "write the record of a job",
-        address: String::new(),
-        detail: e.to_string(),
-    })?;
+/// What Redis keeps of a record; `json` is all of it.
+pub(super) fn stored(job: &Job, record: &Record, json: &str) -> Result<NewRecord, QueueError> {
+    let json = compact(record, json).map_err(unwritable)?;
     let ttl = job.request.ttl_seconds;
     let from = match &job.state {
         State::Queued { since } => Some(*since),
@@ -215,7 +280,10 @@ pub(super) fn stored(job: &Job, record: &Record) -> Result<NewRecord, QueueError
     };
     Ok(NewRecord {
         json,
-        status: record.status.as_str(),
+        status: match record.status {
+            Status::Queued => "",
+            status => status.as_str(),
+        },
         due: from.map(due),
         expires: job
             .state
@@ -227,7 +295,8 @@ pub(super) fn stored(job: &Job, record: &Record) -> Result<NewRecord, QueueError
 }
 
 /// The record without the fields that say nothing, which is most of them while a job waits: a queue of many thousand is memory of Redis.
-fn compact(record: &Record) -> serde_json::Result<String> {
+/// Its id is that of its key.
+fn compact(record: &Record, full: &str) -> serde_json::Result<String> {
     static BLANK: LazyLock<HashMap<String, String>> = LazyLock::new(|| {
         let blank = serde_json::from_str::<Record>("{}").and_then(|blank| to_string(&blank));
         let blank = blank.unwrap_or_default();
@@ -237,10 +306,11 @@ fn compact(record: &Record) -> serde_json::Result<String> {
             .map(|(name, value)| (name.to_owned(), value.get().to_owned()))
             .collect()
     });
-    let full = to_string(record)?;
+    let is_fresh = record.queued_at == record.created_at;
     let mut json = String::with_capacity(full.len());
-    for (name, value) in serde_json::from_str::<Fields<'_>>(&full)?.0 {
-        if BLANK.get(name).map(String::as_str) != Some(value.get()) {
+    for (name, value) in serde_json::from_str::<Fields<'_>>(full)?.0 {
+        let follows = name == "id" || name == "queued_at" && is_fresh;
+        if !follows && BLANK.get(name).map(String::as_str) != Some(value.get()) {
             json.push(if json.is_empty() { '{' } else { ',' });
             json.push('"');
             json.push_str(name);
@@ -250,6 +320,20 @@ fn compact(record: &Record) -> serde_json::Result<String> {
     }
     json.push_str(if json.is_empty() { "{}" } else { "}" });
     Ok(json)
+}
+
+/// The record of a job from what Redis keeps of it.
+pub(super) fn unpack(id: &str, json: &str) -> Result<Record, QueueError> {
+    let record = serde_json::from_str::<Record>(json).map_err(|e| QueueError::Damaged {
+        path: id.into(),
+        problem: e.to_string(),
+    })?;
+    let waits = record.status == Status::Queued;
+    Ok(Record {
+        id: id.to_owned(),
+        queued_at: record.queued_at.or(record.created_at.filter(|_| waits)),
+        ..record
+    })
 }
 
 /// The names and values of an object, in their order and as they are written.
@@ -276,6 +360,14 @@ impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
 }
 
 const HEAD: &str = r#"{"seq":0,"#;
+
+fn texts(bodies: Vec<EventBody>) -> Vec<String> {
+    let ts = Timestamp::now();
+    bodies
+        .into_iter()
+        .map(|body| unnumbered(ts, body))
+        .collect()
+}
 
 /// An event's line without the number, which the store gives: the text after `{"seq":N,`.
 pub(super) fn unnumbered(ts: Timestamp, body: EventBody) -> String {
@@ -310,15 +402,19 @@ impl Line {
     pub(super) fn new(name: &str, fence: Fence, change: &Change, after: &Job) -> Self {
         let (events, requeue) = match change {
             Change::Events(events) => (events.clone(), None),
-            Change::Move(Transition::Requeue { why, .. }, ..) => {
-                (Vec::new(), Some(why.as_str().to_owned()))
-            }
-            _ => (Vec::new(), None),
+            Change::Run(_) => (Vec::new(), None),
+            Change::Move(moved) => match moved.transition {
+                Transition::Requeue { why, .. } => {
+                    (moved.last.clone(), Some(why.as_str().to_owned()))
+                }
+                _ => (moved.last.clone(), None),
+            },
         };
+        let only_events = matches!(change, Change::Events(_));
         Self {
             name: name.to_owned(),
             fence: fence.0,
-            record: events.is_empty().then(|| Box::new(Record::from(after))),
+            record: (!only_events).then(|| Box::new(Record::from(after))),
             events,
             requeue,
         }
@@ -346,8 +442,8 @@ impl Line {
             return Ok(Change::Events(self.events));
         };
         let job = Job::try_from(*record)?;
-        let run = Box::new(job.run);
-        Ok(match (job.state, self.requeue) {
+        let run = job.run;
+        let (transition, reason) = match (job.state, self.requeue) {
             (_, Some(why)) => {
                 let why = if why == Requeue::HandOff.as_str() {
                     Requeue::HandOff
@@ -356,13 +452,19 @@ impl Line {
                 };
                 let at = Timestamp::now();
                 let reason = Some(why.as_str().to_owned());
-                Change::Move(Transition::Requeue { fence, why, at }, Some(run), reason)
+                (Transition::Requeue { fence, why, at }, reason)
             }
             (State::Ended { at, outcome, .. }, None) => {
-                Change::Move(Transition::Finish { fence, outcome, at }, Some(run), None)
+                (Transition::Finish { fence, outcome, at }, None)
             }
-            (_, None) => Change::Run(run),
-        })
+            (_, None) => return Ok(Change::Run(Box::new(run))),
+        };
+        Ok(Change::Move(Box::new(Move {
+            transition,
+            run: Some(run),
+            reason,
+            last: self.events,
+        })))
     }
 }
 
@@ -390,9 +492,9 @@ mod tests {
         job.run.exit_code = Some(0);
         for job in [suite::job("x"), job] {
             let record = record(&job, 1);
-            let json = compact(&record).unwrap();
+            let json = compact(&record, &to_string(&record).unwrap()).unwrap();
             assert!(!json.contains("null") && !json.contains("[]"), "{json}");
-            assert_eq!(serde_json::from_str::<Record>(&json).unwrap(), record);
+            assert_eq!(unpack(&record.id, &json).unwrap(), record);
         }
     }
 
@@ -410,19 +512,14 @@ mod tests {
     #[test]
     fn places_follow_from_what_happened() {
         let fence = Fence(1);
-        let requeued = Change::requeue(fence, None, Requeue::HandOff)
+        let requeued = Change::requeue(fence, None, Requeue::HandOff, vec![])
             .apply(&running(), 4)
             .unwrap();
         assert_eq!((requeued.place, requeued.drop_claim), (Place::Front, true));
         assert_eq!(requeued.record.unwrap().version, 5);
-        let cancel = Change::Move(
-            Transition::Cancel {
-                at: Timestamp::now(),
-            },
-            None,
-            None,
-        );
-        let waiting = cancel.apply(&suite::job("x"), 1).unwrap();
+        let at = Timestamp::now();
+        let cancel = Change::transition(Transition::Cancel { at }, None);
+        let waiting = cancel.apply(&suite::job("x"), FIRST).unwrap();
         assert_eq!(
             (
                 waiting.place,
@@ -430,7 +527,8 @@ mod tests {
                 waiting.outstanding,
                 waiting.events.len()
             ),
-            (Place::Out, false, Outstanding::Out, 2)
+            // With the first one, which was not stored.
+            (Place::Out, false, Outstanding::Out, 3)
         );
         let wished = cancel.apply(&running(), 1).unwrap();
         assert_eq!((wished.place, wished.kind), (Place::Stay, Kind::Cancel));
@@ -445,8 +543,18 @@ mod tests {
         let changes = [
             Change::events(vec![suite::log("x")]),
             Change::Run(Box::new(run.clone())),
-            Change::finish(Fence(1), &run, Outcome::Failed(failure)),
-            Change::requeue(Fence(1), Some(&run), Requeue::HandOff),
+            Change::finish(
+                Fence(1),
+                &run,
+                Outcome::Failed(failure),
+                vec![suite::log("y")],
+            ),
+            Change::requeue(
+                Fence(1),
+                Some(&run),
+                Requeue::HandOff,
+                vec![suite::log("z")],
+            ),
         ];
         for change in changes {
             let after = change.apply(&job, 1).unwrap();

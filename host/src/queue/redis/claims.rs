@@ -119,7 +119,7 @@ async fn hand_over(
 /// Gives a claim back that nobody takes.
 async fn decline(inner: &Inner, claim: Claim) {
     let id = claim.lease.id;
-    let given = Change::requeue(claim.lease.fence, None, Requeue::HandOff);
+    let given = Change::requeue(claim.lease.fence, None, Requeue::HandOff, Vec::new());
     if let Err(error) = writes::by_holder(inner, &claim.lease, given).await {
         tracing::warn!(job = %id, %error, "a claimed job could not be given back; its lease will");
     }
@@ -200,7 +200,7 @@ async fn wait(inner: &Inner, wire: &Wire) -> Result<Option<String>, QueueError> 
     let wait = WAIT.min(inner.settings.lease / 2);
     let waiting = inner.link.call_on(wire, "wait for a job", async |c| {
         redis::cmd("BLMOVE")
-            .arg(&queue)
+            .arg(queue)
             .arg(&claimed)
             .arg("LEFT")
             .arg("RIGHT")
@@ -306,13 +306,12 @@ async fn write_down(
     // The attempts of one job are counted; together with the life their number is a fence.
     let fence = Fence(u64::from(job.attempt) + 1);
     job.run.life = Some(inner.life.clone());
-    let claim = Change::Move(
+    let claim = Change::transition(
         Transition::Claim {
             pod: inner.settings.pod.clone(),
             fence,
             at: Timestamp::now(),
         },
-        None,
         None,
     );
     let mut next = claim.apply(&job, version)?;
@@ -390,7 +389,6 @@ pub(super) async fn unlist(
                 .key(inner.keys.queue())
                 .key(inner.keys.claimed(life))
                 .arg(id.to_string())
-                .arg("queued")
                 .arg(u8::from(any))
                 .arg(format!("@{life}"))
                 .invoke_async(c)

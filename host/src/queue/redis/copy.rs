@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::change::{self, Next};
 use super::mirror::Mirror;
 use super::{Inner, reads};
-use crate::job::{JobId, Record, State};
+use crate::job::{JobId, State};
 use crate::queue::QueueError;
 
 /// What the copy of a job may not have yet.
@@ -25,17 +25,6 @@ struct News {
 }
 
 impl News {
-    fn new(id: JobId, record: Option<&Record>, events: &[String], seq: u64) -> Self {
-        let json = |record: &Record| Some((serde_json::to_string(record).ok()?, record.version));
-        Self {
-            id,
-            record: record.and_then(json),
-            events: events.to_vec(),
-            seq,
-            yields: false,
-        }
-    }
-
     fn yielding(self) -> Self {
         Self {
             yields: true,
@@ -80,7 +69,14 @@ pub(super) async fn settle(
     asked: Instant,
 ) -> u64 {
     let id = next.job.id;
-    let news = News::new(id, next.record.as_ref(), &next.events, seq);
+    let record = next.record.as_ref();
+    let news = News {
+        id,
+        record: record.map(|record| (next.json.clone(), record.version)),
+        events: next.events.clone(),
+        seq,
+        yields: false,
+    };
     let in_time = Some((asked, inner.patience()));
     let copied = match next.job.state {
         State::Queued { .. } => give_away(inner, news.yielding(), in_time).await,
@@ -147,9 +143,15 @@ pub(super) async fn again(inner: &Inner, id: JobId) -> Result<(), QueueError> {
 /// What Redis says of a job, and the version of its record.
 async fn ask(inner: &Inner, id: JobId) -> Result<(News, u64), QueueError> {
     let (job, version) = reads::load(inner, id).await?;
-    let record = change::record(&job, version - 1);
-    let seq = reads::seq(inner, id).await?.unwrap_or(0);
-    Ok((News::new(id, Some(&record), &[], seq), version))
+    let json = change::json(&change::record(&job, version - 1))?;
+    let news = News {
+        id,
+        record: Some((json, version)),
+        events: Vec::new(),
+        seq: reads::seq(inner, id).await?.unwrap_or(0),
+        yields: false,
+    };
+    Ok((news, version))
 }
 
 /// Brings the copy up to the news; none: they are late, and nothing was written.

@@ -169,14 +169,14 @@ impl Inspector {
         }
         for Finding { kind, subject, .. } in findings {
             match kind {
-                Kind::IndexWithoutJob => self.command("ZREM", &[&keys.index(), subject]).await?,
+                Kind::IndexWithoutJob => self.command("ZREM", &[keys.index(), subject]).await?,
                 Kind::QueueWithoutJob => {
-                    self.command("LREM", &[&keys.queue(), "0", subject]).await?;
+                    self.command("LREM", &[keys.queue(), "0", subject]).await?;
                 }
                 Kind::WaitsNowhere => {
                     // It may have been put back meanwhile.
-                    self.command("LREM", &[&keys.queue(), "0", subject]).await?;
-                    self.command("RPUSH", &[&keys.queue(), subject]).await?;
+                    self.command("LREM", &[keys.queue(), "0", subject]).await?;
+                    self.command("RPUSH", &[keys.queue(), subject]).await?;
                 }
                 Kind::RunsNowhere => self.hand_to_reclaim(subject).await?,
                 Kind::Demand => self.mend_demand(subject).await?,
@@ -205,14 +205,13 @@ impl Inspector {
             .unwrap_or_else(|| change::NO_LIFE.to_owned());
         let keys = &self.inner.keys;
         self.command("RPUSH", &[&keys.claimed(&life), id]).await?;
-        self.command("ZADD", &[&keys.pods(), "NX", "1", &life])
-            .await
+        self.command("ZADD", &[keys.pods(), "NX", "1", &life]).await
     }
 
     async fn mend_demand(&self, id: &str) -> Result<(), QueueError> {
         let over = self.record(id).await.map(|r| r.status.is_ended());
         let word = if over.unwrap_or(true) { "SREM" } else { "SADD" };
-        self.command(word, &[&self.inner.keys.outstanding(), id])
+        self.command(word, &[self.inner.keys.outstanding(), id])
             .await
     }
 
@@ -325,7 +324,11 @@ impl Seen {
             })
             .await?;
         for (id, (version, status)) in page.iter().zip(rows) {
-            let status = status.and_then(|word| word.parse().ok());
+            // As `commit.lua` keeps it.
+            let status = match status.as_deref() {
+                None | Some("") => Some(Status::Queued),
+                Some(word) => word.parse().ok(),
+            };
             if let (Some(version), Some(status)) = (version, status) {
                 self.jobs.insert(id.clone(), Job { version, status });
             }

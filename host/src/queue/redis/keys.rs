@@ -10,12 +10,6 @@ use crate::job::JobId;
 /// The version of what is stored. A pod refuses to work on a newer one.
 pub const SCHEMA: u32 = 1;
 
-/// The names under one prefix.
-#[derive(Debug, Clone)]
-pub struct Keys {
-    prefix: String,
-}
-
 /// One key or family of keys, for people and for tests of manifests.
 #[derive(Debug, Clone, Serialize)]
 pub struct KeyInfo {
@@ -29,52 +23,58 @@ pub struct KeyInfo {
 
 macro_rules! names {
     ($($(#[$doc:meta])* $name:ident = $suffix:literal;)*) => {
-        $($(#[$doc])* #[must_use] pub fn $name(&self) -> String { format!("{}:{}", self.prefix, $suffix) })*
+        /// The names under one prefix.
+        #[derive(Debug, Clone)]
+        pub struct Keys {
+            prefix: String,
+            $($name: String,)*
+        }
+
+        impl Keys {
+            /// The names under `prefix`.
+            #[must_use]
+            pub fn new(prefix: &str) -> Self {
+                Self {
+                    prefix: prefix.to_owned(),
+                    $($name: format!("{prefix}:{}", $suffix),)*
+                }
+            }
+
+            $($(#[$doc])* #[must_use] pub fn $name(&self) -> &str { &self.$name })*
+        }
     };
 }
 
-impl Keys {
-    /// The names under `prefix`.
-    #[must_use]
-    pub fn new(prefix: &str) -> Self {
-        Self {
-            prefix: prefix.to_owned(),
-        }
-    }
-
-    names! {
-        /// The version and the epoch of what is stored; a store without it was emptied.
-        schema = "schema";
-        /// The ids of the jobs that wait, the next one first. Autoscalers watch its length.
-        queue = "queue";
-        /// All jobs by their arrival.
-        index = "index";
-        /// Jobs by the time at which they expire or are forgotten.
-        due = "due";
-        /// The jobs that wait or run. Autoscalers watch its size.
-        outstanding = "demand";
-        /// As many elements as pods must not be removed: the highest busy ordinal and all below. Autoscalers watch its length.
-        floor = "busy-floor";
-        /// The ordinals of the pods that run jobs.
-        busy = "busy";
-        /// The changes of all jobs, the newest ten thousand.
-        changes = "changes";
-        /// The lives of pods by the end of their lease.
-        pods = "pods";
-        /// What the pods say of themselves.
-        facts = "pod-facts";
-        /// Held by the pod that puts back what Redis lost.
-        rebuild = "lock:rebuild";
-        /// The run of the server whose jobs were compared with the volume last.
-        server = "server";
-    }
-
+names! {
+    /// The version and the epoch of what is stored; a store without it was emptied.
+    schema = "schema";
+    /// The ids of the jobs that wait, the next one first. Autoscalers watch its length.
+    queue = "queue";
+    /// All jobs by their arrival.
+    index = "index";
+    /// Jobs by the time at which they expire or are forgotten.
+    due = "due";
+    /// The jobs that wait or run. Autoscalers watch its size.
+    outstanding = "demand";
+    /// As many elements as pods must not be removed: the highest busy ordinal and all below. Autoscalers watch its length.
+    floor = "busy-floor";
+    /// The ordinals of the pods that run jobs.
+    busy = "busy";
+    /// The changes of all jobs, the newest ten thousand.
+    changes = "changes";
+    /// The lives of pods by the end of their lease.
+    pods = "pods";
+    /// What the pods say of themselves.
+    facts = "pod-facts";
+    /// Held by the pod that puts back what Redis lost.
+    rebuild = "lock:rebuild";
+    /// The run of the server whose jobs were compared with the volume last.
+    server = "server";
     /// The beginning of the keys of jobs.
-    #[must_use]
-    pub fn jobs(&self) -> String {
-        format!("{}:job:", self.prefix)
-    }
+    jobs = "job:";
+}
 
+impl Keys {
     /// A job: its record, version, fence and the number of its last event.
     #[must_use]
     pub fn job(&self, id: JobId) -> String {
@@ -121,60 +121,65 @@ impl Keys {
     #[must_use]
     pub fn all(&self) -> Vec<KeyInfo> {
         let info = |key: String, r#type, about| KeyInfo { key, r#type, about };
+        let own = str::to_owned;
         let named = |suffix: &str| format!("{}:{suffix}", self.prefix);
         vec![
             info(
-                self.schema(),
+                own(self.schema()),
                 "string",
                 "version and epoch of what is stored",
             ),
             info(
-                self.queue(),
+                own(self.queue()),
                 "list",
                 "jobs that wait; autoscalers watch its length",
             ),
             info(
-                self.outstanding(),
+                own(self.outstanding()),
                 "set",
                 "jobs that wait or run; autoscalers watch its size",
             ),
             info(
-                self.floor(),
+                own(self.floor()),
                 "list",
                 "one element for each pod that must not be removed; autoscalers watch its length",
             ),
-            info(self.busy(), "hash", "ordinals of the pods that run jobs"),
-            info(self.index(), "zset", "all jobs by arrival"),
             info(
-                self.due(),
+                own(self.busy()),
+                "hash",
+                "ordinals of the pods that run jobs",
+            ),
+            info(own(self.index()), "zset", "all jobs by arrival"),
+            info(
+                own(self.due()),
                 "zset",
                 "jobs by the time they expire or are forgotten",
             ),
             info(
-                self.changes(),
+                own(self.changes()),
                 "stream",
                 "changes of all jobs, the newest ten thousand",
             ),
             info(
-                self.pods(),
+                own(self.pods()),
                 "zset",
                 "lives of pods by the end of their lease",
             ),
-            info(self.facts(), "hash", "what pods say of themselves"),
+            info(own(self.facts()), "hash", "what pods say of themselves"),
             info(
-                self.rebuild(),
+                own(self.rebuild()),
                 "string",
                 "held while what Redis lost is put back",
             ),
             info(
-                self.server(),
+                own(self.server()),
                 "string",
                 "run of the Redis server whose jobs were compared with the volume last",
             ),
             info(
                 named("job:{id}"),
                 "hash",
-                "a job: record, version, fence, number of the last event, and the first event until there is a second; expires after its end",
+                "a job: record, version, status, fence and number of the last event; expires after its end",
             ),
             info(
                 named("events:{id}"),

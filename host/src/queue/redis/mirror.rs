@@ -9,7 +9,8 @@ use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use crate::job::{Event, JobId, Record};
+use super::change;
+use crate::job::{Event, Job, JobId, Record};
 use crate::queue::event_log;
 use crate::queue::{Cursor, QueueError, files};
 
@@ -39,6 +40,11 @@ impl Mirror {
         files::read_record(&self.dir, id)
     }
 
+    /// As [`Self::write`], unless there is a copy.
+    pub(super) fn write_first(&self, id: JobId, json: &str) -> Result<(), QueueError> {
+        files::add_record(&self.dir, id, json)
+    }
+
     /// As [`Self::write`], unless the copy is of this version or of a later one.
     pub(super) fn write_newer(
         &self,
@@ -62,7 +68,7 @@ impl Mirror {
         }
     }
 
-    /// The number of the last event that is copied.
+    /// The number of the last event that is copied; 0 for a job of which nothing but its first event was told, which is not stored.
     pub(super) fn last_event(&self, id: JobId) -> Result<u64, QueueError> {
         match event_log::last(&files::events_path(&self.dir, id)) {
             Err(QueueError::Storage { source, .. })
@@ -106,11 +112,30 @@ impl Mirror {
             Err(QueueError::Storage { source, .. })
                 if source.kind() == std::io::ErrorKind::NotFound =>
             {
-                Ok((Vec::new(), cursor))
+                self.first(id, cursor)
             }
             Ok((events, next)) => Ok((events, Cursor::after(next.seq))),
             other => other,
         }
+    }
+
+    /// The one event of a job that has no stream yet, if it comes after `cursor`.
+    fn first(&self, id: JobId, cursor: Cursor) -> Result<(Vec<Event>, Cursor), QueueError> {
+        if cursor.seq > 0 {
+            return Ok((Vec::new(), cursor));
+        }
+        let damaged = |problem| QueueError::Damaged {
+            path: files::events_path(&self.dir, id),
+            problem,
+        };
+        let record = match self.read(id) {
+            Err(QueueError::NotFound(_)) => return Ok((Vec::new(), cursor)),
+            record => record?,
+        };
+        let job = Job::try_from(record).map_err(damaged)?;
+        let line = change::numbered(1, &change::first_event(&job));
+        let event = serde_json::from_str(&line).map_err(|e| damaged(e.to_string()))?;
+        Ok((vec![event], Cursor::after(1)))
     }
 
     /// The last events of a job, at most about `max` of them.

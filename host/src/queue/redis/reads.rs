@@ -1,5 +1,6 @@
 //! Everything that is asked of the store: from Redis, or from the copies on the volume where Redis is not there.
 
+use redis::FromRedisValue;
 use redis::streams::StreamRangeReply;
 use tokio::sync::watch;
 
@@ -7,21 +8,18 @@ use super::{Inner, change, submit};
 use crate::job::{Event, Idempotency, Job, JobId, Record};
 use crate::queue::{Cursor, Depth, Filter, Page, QueueError, guard};
 
-/// How many events one answer holds at the most.
-const PAGE_EVENTS: usize = 1_000;
+/// How many entries of a stream are read at once; each holds up to sixteen events.
+const PAGE_ENTRIES: usize = 64;
 /// About how many bytes of events one answer holds.
 const PAGE_BYTES: usize = 256 * 1_024;
 /// How many jobs one look at the index passes.
 const STEP: usize = 200;
 
 pub(super) fn parse(id: &str, json: &str) -> Result<Job, QueueError> {
-    serde_json::from_str::<Record>(json)
-        .map_err(|e| e.to_string())
-        .and_then(Job::try_from)
-        .map_err(|problem| QueueError::Damaged {
-            path: id.into(),
-            problem,
-        })
+    Job::try_from(change::unpack(id, json)?).map_err(|problem| QueueError::Damaged {
+        path: id.into(),
+        problem,
+    })
 }
 
 /// A job and its version.
@@ -55,10 +53,7 @@ pub(super) async fn get(inner: &Inner, id: JobId) -> Result<Record, QueueError> 
         })
         .await;
     match read {
-        Ok((Some(json), _)) => serde_json::from_str(&json).map_err(|e| QueueError::Damaged {
-            path: id.to_string().into(),
-            problem: e.to_string(),
-        }),
+        Ok((Some(json), _)) => change::unpack(&id.to_string(), &json),
         Ok((None, Some(_))) => match submitted(inner, id).await {
             true => copy(inner, id).await,
             false => Err(QueueError::NotFound(id)),
@@ -108,7 +103,7 @@ pub(super) async fn find(
 
 /// Ids by their arrival, the newest first.
 async fn newest(inner: &Inner, from: usize, to: isize) -> Result<Vec<JobId>, QueueError> {
-    ids_of(inner, &inner.keys.index(), from, to).await
+    ids_of(inner, inner.keys.index(), from, to).await
 }
 
 async fn ids_of(
@@ -187,7 +182,7 @@ fn page(mut jobs: Vec<Record>, limit: usize) -> Page {
 async fn list_in_redis(inner: &Inner, filter: &Filter, limit: usize) -> Result<Page, QueueError> {
     let key = match &filter.session {
         Some(session) => inner.keys.session(session.as_str()),
-        None => inner.keys.index(),
+        None => inner.keys.index().to_owned(),
     };
     let mut from = match filter.after {
         None => 0,
@@ -281,10 +276,9 @@ async fn records(inner: &Inner, ids: &[JobId]) -> Result<Vec<Record>, QueueError
             pipe.query_async(c).await
         })
         .await?;
-    let parsed = jsons
-        .iter()
-        .flatten()
-        .filter_map(|json| serde_json::from_str(json).ok());
+    let found = ids.iter().zip(&jsons);
+    let parsed =
+        found.filter_map(|(id, json)| change::unpack(&id.to_string(), json.as_ref()?).ok());
     Ok(parsed.collect())
 }
 
@@ -394,40 +388,51 @@ fn page_of(id: JobId, found: Vec<(u64, String)>) -> Result<(Vec<Event>, Cursor),
     Ok((events, Cursor::after(last)))
 }
 
-/// Numbers and texts of events that Redis has.
+/// Numbers and texts of events that Redis has, or that follow from the record there.
 async fn range(
     inner: &Inner,
     id: JobId,
     from: u64,
     to: u64,
 ) -> Result<Vec<(u64, String)>, QueueError> {
-    // In this order: an event that is in the stream when the field is read stays there.
-    let (first, reply): (Option<String>, StreamRangeReply) = inner
+    let found = stored(inner, id, from, to).await?;
+    if from > 1 || !found.is_empty() {
+        return Ok(found);
+    }
+    match load(inner, id).await {
+        Ok((job, change::FIRST)) => Ok(vec![(1, change::first_event(&job))]),
+        // It may have got its stream in this moment.
+        Ok(_) => stored(inner, id, from, to).await,
+        Err(QueueError::NotFound(_)) => Ok(found),
+        Err(error) => Err(error),
+    }
+}
+
+/// Numbers and texts of events in a job's stream.
+async fn stored(
+    inner: &Inner,
+    id: JobId,
+    from: u64,
+    to: u64,
+) -> Result<Vec<(u64, String)>, QueueError> {
+    // The id of an entry is the number of the last of its events.
+    let reply: StreamRangeReply = inner
         .link
         .call("read events", async |c| {
-            redis::pipe()
-                .hget(inner.keys.job(id), "first")
-                .xrange_count(
-                    inner.keys.events(id),
-                    format!("{from}-0"),
-                    match to {
-                        u64::MAX => "+".to_owned(),
-                        to => format!("{to}-0"),
-                    },
-                    PAGE_EVENTS,
-                )
+            let (key, from) = (inner.keys.events(id), format!("{from}-0"));
+            redis::Cmd::xrange_count(key, from, "+", PAGE_ENTRIES)
                 .query_async(c)
                 .await
         })
         .await?;
-    let numbered = reply.ids.into_iter().filter_map(|entry| {
-        let seq = entry.id.split('-').next()?.parse().ok()?;
-        Some((seq, entry.get::<String>("e")?))
+    let events = reply.ids.into_iter().flat_map(|entry| entry.map);
+    let numbered = events.filter_map(|(seq, text)| {
+        let seq = seq.parse().ok()?;
+        let wanted = (from..=to).contains(&seq);
+        wanted.then(|| Some((seq, String::from_redis_value(text).ok()?)))?
     });
     let mut found: Vec<(u64, String)> = numbered.collect();
-    if let Some(first) = first.filter(|_| from == 1 && found.is_empty()) {
-        found.push((1, first));
-    }
+    found.sort_unstable_by_key(|(seq, _)| *seq);
     Ok(found)
 }
 
@@ -455,18 +460,21 @@ pub(super) async fn lines(
     Ok(lines)
 }
 
-/// The number of a job's last event.
+/// The number of a job's last event; none: there is no such job.
 pub(super) async fn seq(inner: &Inner, id: JobId) -> Result<Option<u64>, QueueError> {
-    inner
+    let (version, seq): (Option<u64>, Option<u64>) = inner
         .link
         .call("read a job", async |c| {
-            redis::cmd("HGET")
+            redis::cmd("HMGET")
                 .arg(inner.keys.job(id))
+                .arg("version")
                 .arg("seq")
                 .query_async(c)
                 .await
         })
-        .await
+        .await?;
+    // The first event is not stored before the second.
+    Ok(version.map(|_| seq.unwrap_or(1)))
 }
 
 /// The fence of a job, empty where nobody runs it or there is no such job; none: the store was emptied.
@@ -494,7 +502,7 @@ pub(super) async fn watch(inner: &Inner, id: JobId) -> Result<watch::Receiver<u6
             let last = inner
                 .blocking(move |mirror| mirror.last_event(id))
                 .await??;
-            inner.hub.tell(id, last);
+            inner.hub.tell(id, last.max(1));
         }
     }
     Ok(receiver)

@@ -88,7 +88,7 @@ pub(super) async fn check_server(inner: &Inner) -> bool {
     let known: Result<Option<String>, _> = inner
         .link
         .call("look whether jobs were lost", async |c| {
-            redis::cmd("GET").arg(&key).query_async(c).await
+            redis::cmd("GET").arg(key).query_async(c).await
         })
         .await;
     match known {
@@ -107,7 +107,7 @@ pub(super) async fn check_server(inner: &Inner) -> bool {
             let noted: Result<(), _> = inner
                 .link
                 .call("note that no job is lost", async |c| {
-                    redis::cmd("SET").arg(&key).arg(&run).query_async(c).await
+                    redis::cmd("SET").arg(key).arg(&run).query_async(c).await
                 })
                 .await;
             noted.is_ok()
@@ -139,7 +139,7 @@ async fn locked(inner: &Inner, seal: bool) -> Result<Option<usize>, QueueError> 
         .link
         .call("lock the store", async |c| {
             redis::cmd("SET")
-                .arg(&lock)
+                .arg(lock)
                 .arg(&token)
                 .arg("NX")
                 .arg("PX")
@@ -153,7 +153,7 @@ async fn locked(inner: &Inner, seal: bool) -> Result<Option<usize>, QueueError> 
     }
     let put_back = tokio::select! {
         put_back = put_back(inner, &token) => put_back,
-        gone = keep_lock(inner, &lock, &token) => Err(gone),
+        gone = keep_lock(inner, lock, &token) => Err(gone),
     };
     if seal && put_back.is_ok() {
         let epoch = format!("{SCHEMA}:{}", uuid::Uuid::new_v4().simple());
@@ -170,7 +170,7 @@ async fn locked(inner: &Inner, seal: bool) -> Result<Option<usize>, QueueError> 
             .await?;
         *guard(&inner.epoch) = Some(epoch);
     }
-    let _: u8 = unlock(inner, &lock, &token, 0).await?;
+    let _: u8 = unlock(inner, lock, &token, 0).await?;
     put_back.map(Some)
 }
 
@@ -200,6 +200,7 @@ async fn unlock(inner: &Inner, lock: &str, token: &str, ms: u64) -> Result<u8, Q
 }
 
 async fn put_back(inner: &Inner, token: &str) -> Result<usize, QueueError> {
+    inner.scans.fetch_add(1, Ordering::Relaxed);
     let mut copies = inner
         .blocking(|mirror| -> Result<Vec<Copy>, QueueError> {
             let mut copies = Vec::new();
@@ -263,7 +264,8 @@ fn read(mirror: &Mirror, id: JobId) -> Result<Copy, QueueError> {
 fn read_whole(mirror: &Mirror, id: JobId) -> Result<Copy, QueueError> {
     let record = mirror.read(id)?;
     let events = mirror.tail(id, EVENTS)?;
-    let now = behind::caught_up(&record, &events);
+    let now = behind::caught_up(&record, &events)
+        .or_else(|| behind::counted(&record, mirror.last_event(id).ok()?));
     Ok(Copy {
         events,
         was_behind: now.is_some(),
@@ -299,7 +301,7 @@ async fn mend(inner: &Inner, copy: &Copy) -> Result<(), QueueError> {
 async fn restore(inner: &Inner, token: &str, copy: &Copy) -> Result<i8, QueueError> {
     let (job, id) = (&copy.job, copy.job.id);
     let record = change::record(job, copy.version - 1);
-    let stored = change::stored(job, &record)?;
+    let stored = change::stored(job, &record, &change::json(&record)?)?;
     let over = job.state.is_ended();
     let runs = matches!(job.state, State::Running { .. });
     let kept = (!runs && job.attempt > 0).then(|| inner.spool_path(change::life_of(job), id));
@@ -336,32 +338,30 @@ async fn restore(inner: &Inner, token: &str, copy: &Copy) -> Result<i8, QueueErr
     let keys = &inner.keys;
     let text = |value: Option<String>| value.unwrap_or_default();
     let mut call = scripts::RESTORE.prepare_invoke();
-    for key in [
-        keys.rebuild(),
-        keys.job(id),
-        keys.queue(),
-        keys.index(),
-        keys.due(),
-        keys.outstanding(),
-        keys.events(id),
-        keys.claimed(life.unwrap_or("-")),
-        keys.pods(),
-        keys.busy(),
-        keys.session(stored.session.as_deref().unwrap_or("-")),
-        keys.floor(),
-        keys.submission(key.map_or("-", |key| &key.key)),
-        keys.schema(),
-        keys.changes(),
-    ] {
-        call.key(key);
-    }
+    call.key(keys.rebuild())
+        .key(keys.job(id))
+        .key(keys.queue())
+        .key(keys.index())
+        .key(keys.due())
+        .key(keys.outstanding())
+        .key(keys.events(id))
+        .key(keys.claimed(life.unwrap_or("-")))
+        .key(keys.pods())
+        .key(keys.busy())
+        .key(keys.session(stored.session.as_deref().unwrap_or("-")))
+        .key(keys.floor())
+        .key(keys.submission(key.map_or("-", |key| &key.key)))
+        .key(keys.schema())
+        .key(keys.changes());
     call.arg(token)
         .arg(id.to_string())
         .arg(&stored.json)
         .arg(stored.status)
         .arg(copy.version)
         .arg(text(stored.fence))
-        .arg(last)
+        .arg(text(
+            (copy.version > change::FIRST).then(|| last.to_string()),
+        ))
         .arg(if matches!(job.state, State::Queued { .. }) {
             "1"
         } else {
@@ -376,11 +376,7 @@ async fn restore(inner: &Inner, token: &str, copy: &Copy) -> Result<i8, QueueErr
         .arg(if over { "" } else { "1" })
         .arg(if stored.session.is_some() { "1" } else { "" })
         .arg(text(key.map(|key| format!("{id} {}", key.request))))
-        .arg(if one_of_a_key {
-            keys.jobs()
-        } else {
-            String::new()
-        })
+        .arg(if one_of_a_key { keys.jobs() } else { "" })
         .arg(KEY_LIFETIME.saturating_sub(age).as_secs().max(1));
     for event in events {
         call.arg(event.seq)

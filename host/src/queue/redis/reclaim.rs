@@ -85,7 +85,7 @@ pub(super) async fn job(
             },
             None => (
                 format!("reclaim/{life}/{}", fence.0),
-                Change::requeue(fence, None, Requeue::Reclaimed),
+                Change::requeue(fence, None, Requeue::Reclaimed, Vec::new()),
             ),
         };
         let mut next = change.apply(&job, version)?;

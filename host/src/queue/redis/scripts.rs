@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::LazyLock;
 
 use redis::aio::MultiplexedConnection;
-use redis::{FromRedisValue, RedisError, Script, Value};
+use redis::{Cmd, ErrorKind, FromRedisValue, RedisError, Script, ServerErrorKind, Value};
 
 use super::keys::Keys;
 use crate::job::JobId;
@@ -54,6 +54,7 @@ pub(super) enum Place {
 #[derive(Debug, Clone)]
 pub(super) struct NewRecord {
     pub(super) json: String,
+    /// Empty while it waits.
     pub(super) status: &'static str,
     /// When it expires or is forgotten, in milliseconds of the epoch.
     pub(super) due: Option<i64>,
@@ -148,6 +149,10 @@ pub(super) enum Committed {
 
 /// How many events of a job are kept in Redis; older ones are in the job's file.
 const EVENTS_KEPT: usize = 10_000;
+/// How many keys `commit.lua` is given.
+const KEYS: usize = 13;
+/// How many words a call of it has before its events.
+const ARGUMENTS: usize = 37;
 
 impl Commit<'_> {
     /// Makes the change.
@@ -156,28 +161,57 @@ impl Commit<'_> {
         keys: &Keys,
         connection: &mut MultiplexedConnection,
     ) -> Result<Committed, RedisError> {
+        let call = self.command(keys);
+        let made: Result<(String, u64), RedisError> = call.query_async(connection).await;
+        let (word, seq) = match made {
+            Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
+                COMMIT.load_async(connection).await?;
+                call.query_async(connection).await?
+            }
+            made => made?,
+        };
+        Ok(match word.as_str() {
+            "ok" | "done" => Committed::Ok {
+                seq,
+                before: word == "done",
+            },
+            "emptied" => Committed::Emptied,
+            "exists" => Committed::Exists,
+            "used" => Committed::Used,
+            "missing" => Committed::Missing,
+            "fence" => Committed::Fence,
+            _ => Committed::Version,
+        })
+    }
+
+    /// The call of the script. A [`Script`] would make a buffer for each argument, of which there are three dozen.
+    fn command(&self, keys: &Keys) -> Cmd {
         let life = self.life.map_or("-", |(life, _)| life);
-        let session = self.record.as_ref().and_then(|r| r.session.as_deref());
-        let mut call = COMMIT.prepare_invoke();
-        for key in [
-            keys.schema(),
-            keys.job(self.id),
-            keys.queue(),
-            keys.index(),
-            keys.due(),
-            keys.outstanding(),
-            keys.events(self.id),
-            keys.changes(),
-            keys.claimed(life),
-            keys.busy(),
-            keys.floor(),
-            keys.session(session.unwrap_or("-")),
-            keys.submission(self.key.as_ref().map_or("-", |(key, _)| key)),
-        ] {
-            call.key(key);
-        }
-        let text = |value: Option<String>| value.unwrap_or_default();
         let record = self.record.as_ref();
+        let session = record.and_then(|r| r.session.as_deref());
+        let json = record.map_or("", |r| r.json.as_str());
+        let bytes: usize = self.events.iter().map(String::len).sum();
+        let mut call =
+            Cmd::with_capacity(ARGUMENTS + self.events.len(), 1_024 + json.len() + bytes);
+        // Keys that a change has nothing to do with are named by one that it has: all of them must be of one slot.
+        let unused = || keys.schema().to_owned();
+        call.arg("EVALSHA")
+            .arg(COMMIT.get_hash())
+            .arg(KEYS)
+            .arg(keys.schema())
+            .arg(keys.job(self.id))
+            .arg(keys.queue())
+            .arg(keys.index())
+            .arg(keys.due())
+            .arg(keys.outstanding())
+            .arg(keys.events(self.id))
+            .arg(keys.changes())
+            .arg(self.life.map_or_else(unused, |_| keys.claimed(life)))
+            .arg(keys.busy())
+            .arg(keys.floor())
+            .arg(session.map_or_else(unused, |session| keys.session(session)))
+            .arg((self.key.as_ref()).map_or_else(unused, |(key, _)| keys.submission(key)));
+        let text = |value: Option<String>| value.unwrap_or_default();
         call.arg(self.id.to_string())
             .arg(&self.name)
             .arg(match self.expect {
@@ -186,7 +220,7 @@ impl Commit<'_> {
                 Expect::Version(version) => version.to_string(),
             })
             .arg(self.fence.as_deref().unwrap_or_default())
-            .arg(record.map_or("", |r| r.json.as_str()))
+            .arg(json)
             .arg(record.map_or("", |r| r.status))
             .arg(record.and_then(|r| r.fence.as_deref()).unwrap_or_default())
             .arg(match self.place {
@@ -223,19 +257,7 @@ impl Commit<'_> {
         for event in self.events {
             call.arg(event);
         }
-        let (word, seq): (String, u64) = call.invoke_async(connection).await?;
-        Ok(match word.as_str() {
-            "ok" | "done" => Committed::Ok {
-                seq,
-                before: word == "done",
-            },
-            "emptied" => Committed::Emptied,
-            "exists" => Committed::Exists,
-            "used" => Committed::Used,
-            "missing" => Committed::Missing,
-            "fence" => Committed::Fence,
-            _ => Committed::Version,
-        })
+        call
     }
 }
 

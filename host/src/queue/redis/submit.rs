@@ -8,16 +8,23 @@ use super::scripts::{Commit, Committed, Expect, Kind, Outstanding, Place};
 use super::writes::Refusal;
 use super::{Inner, Mirror, change, reads};
 use crate::job::{Idempotency, Job, JobId, Record};
-use crate::queue::{QueueError, files, status_event};
+use crate::queue::{QueueError, files};
 
 /// Where accepted jobs wait for Redis, in the jobs directory.
 pub(super) const SPOOL: &str = "spool/submit";
 
 /// Stores a job; into the spool where Redis is not there.
 pub(super) async fn submit(inner: &Inner, job: Job) -> Result<Record, QueueError> {
-    let record = change::record(&job, 0);
-    copy_new(inner, &job, &record).await;
-    match commit_new(inner, &job, &record).await {
+    let record = change::record(&job, change::FIRST - 1);
+    let json = change::json(&record)?;
+    let scans = inner.scans.load(Ordering::Relaxed);
+    let copied = copy_new(inner, job.id, &json);
+    let (mut made, ()) = tokio::join!(commit_new(inner, &job, &record, &json), copied);
+    if inner.scans.load(Ordering::Relaxed) != scans {
+        // Whoever put back what an emptied Redis lost may not have seen the copy yet.
+        made = commit_new(inner, &job, &record, &json).await;
+    }
+    match made {
         Ok(None) => Ok(record),
         Ok(Some(key)) => {
             let id = job.id;
@@ -34,34 +41,24 @@ pub(super) async fn submit(inner: &Inner, job: Job) -> Result<Record, QueueError
                 return Ok(earlier);
             }
             tracing::warn!(job = %job.id, %error, "the job is kept on the volume and joins the queue when Redis is back");
-            spool_submission(inner, job.id, &record).await?;
+            spool_submission(inner, job.id, json).await?;
             inner.spooled.store(true, Ordering::Relaxed);
             Ok(record)
         }
     }
 }
 
-/// Writes the copy of a job before Redis is asked: nobody else can know the job yet, so nobody else can write it, and what is accepted
-/// is on the volume whatever becomes of Redis.
-async fn copy_new(inner: &Inner, job: &Job, record: &Record) {
-    let id = job.id;
-    let json = serde_json::to_string(record).unwrap_or_default();
-    let line = change::numbered(1, &first_event(job));
+/// Writes the copy of a job, so that what is accepted is on the volume whatever becomes of Redis; one that is there is of a pod that has
+/// claimed the job already, and newer.
+async fn copy_new(inner: &Inner, id: JobId, json: &str) {
+    let json = json.to_owned();
     let copied = inner
-        .blocking(move |mirror| {
-            mirror.write(id, &json)?;
-            mirror.append(id, &[line])
-        })
+        .blocking(move |mirror| mirror.write_first(id, &json))
         .await
         .and_then(|copied| copied);
     if let Err(error) = copied {
         tracing::warn!(job = %id, %error, "the job has no copy on the volume");
     }
-}
-
-/// The same whenever it is asked for, so that the copy and the store agree.
-fn first_event(job: &Job) -> String {
-    change::unnumbered(job.created_at, status_event(job, None))
 }
 
 /// What a key stands for, as Redis keeps it.
@@ -107,6 +104,7 @@ async fn commit_new(
     inner: &Inner,
     job: &Job,
     record: &Record,
+    json: &str,
 ) -> Result<Option<Idempotency>, Refusal> {
     let commit = Commit {
         id: job.id,
@@ -114,7 +112,7 @@ async fn commit_new(
         name: String::new(),
         expect: Expect::New,
         fence: None,
-        record: Some(change::stored(job, record).map_err(Refusal::Final)?),
+        record: Some(change::stored(job, record, json).map_err(Refusal::Final)?),
         place: Place::Back,
         life: None,
         drop_claim: false,
@@ -125,7 +123,7 @@ async fn commit_new(
             .idempotency
             .as_ref()
             .map(|key| (key.key.as_str(), submission(job.id, key))),
-        events: &[first_event(job)],
+        events: &[],
     };
     let made = inner
         .link
@@ -144,15 +142,14 @@ async fn commit_new(
     }
 }
 
-async fn spool_submission(inner: &Inner, id: JobId, record: &Record) -> Result<(), QueueError> {
+async fn spool_submission(inner: &Inner, id: JobId, json: String) -> Result<(), QueueError> {
     let path = spooled(&inner.mirror, id);
-    let bytes = serde_json::to_vec(record).map_err(|e| files::failed("write", &path)(e.into()))?;
     inner
         .blocking(move |mirror| {
             let dir = mirror.dir().join(SPOOL);
             let write = || -> std::io::Result<()> {
                 let mut file = tempfile::Builder::new().prefix(".tmp-").tempfile_in(&dir)?;
-                std::io::Write::write_all(&mut file, &bytes)?;
+                std::io::Write::write_all(&mut file, json.as_bytes())?;
                 file.as_file().sync_all()?;
                 file.persist(&path)?;
                 files::sync_dir(&dir)
@@ -192,7 +189,11 @@ pub(super) async fn tell(inner: &Inner) {
     }
     jobs.sort_by_key(change::score);
     for job in jobs {
-        match commit_new(inner, &job, &change::record(&job, 0)).await {
+        let record = change::record(&job, change::FIRST - 1);
+        let Ok(json) = change::json(&record) else {
+            continue;
+        };
+        match commit_new(inner, &job, &record, &json).await {
             Ok(None) => {}
             Ok(Some(_)) => {
                 tracing::error!(job = %job.id, "an accepted job is dropped: its Idempotency-Key stands for another one");

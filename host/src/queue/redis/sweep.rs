@@ -36,7 +36,7 @@ pub(super) async fn sweep(inner: &Inner, now: Timestamp) -> Result<Vec<Record>, 
                 }
             }
             Ok((job, _)) if matches!(job.state, State::Queued { .. }) => {
-                let expire = Change::Move(Transition::Expire { at: now }, None, None);
+                let expire = Change::transition(Transition::Expire { at: now }, None);
                 match writes::by_anybody(inner, id, &expire).await {
                     // It was claimed meanwhile.
                     Err(QueueError::Illegal(_) | QueueError::NotFound(_)) | Ok(_) => {}

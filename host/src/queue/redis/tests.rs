@@ -137,7 +137,7 @@ async fn a_dead_pods_job_runs_again_and_its_old_fence_is_refused() {
     );
     for refused in [
         a.append(&old.lease, vec![log("late")]).await.map(drop),
-        a.finish(&old.lease, &old.job.run, Outcome::Succeeded)
+        a.finish(&old.lease, &old.job.run, Outcome::Succeeded, vec![])
             .await
             .map(drop),
     ] {
@@ -147,7 +147,7 @@ async fn a_dead_pods_job_runs_again_and_its_old_fence_is_refused() {
         );
     }
     assert!(old.lease.lost.is_cancelled());
-    b.finish(&new.lease, &new.job.run, Outcome::Succeeded)
+    b.finish(&new.lease, &new.job.run, Outcome::Succeeded, vec![])
         .await
         .unwrap();
     fleet.assert_whole(&b, id).await;
@@ -180,7 +180,7 @@ async fn a_pod_that_is_condemned_cannot_renew_its_lease_in_silence() {
     let mut keeper = lease::Keeper::new(a.inner.clone());
     let condemn = async || lease::condemn(&b.inner, &a.inner.life).await.unwrap();
     let pods = a.inner.keys.pods();
-    let over = async || fleet.redis.is_over(&pods, &a.inner.life).then_some(());
+    let over = async || fleet.redis.is_over(pods, &a.inner.life).then_some(());
     assert!(!condemn().await, "its lease is not over");
     // Late, and nobody has decided yet: it goes on.
     until("the lease is over", over).await;
@@ -241,7 +241,7 @@ async fn jobs_are_seen_and_cancelled_from_any_pod() {
     b.cancel(id).await.unwrap();
     held.lease.cancelled.cancelled().await;
     let record = a
-        .finish(&held.lease, &held.job.run, Outcome::Cancelled)
+        .finish(&held.lease, &held.job.run, Outcome::Cancelled, vec![])
         .await
         .unwrap();
     assert_eq!(record.status, Status::Cancelled);
@@ -267,7 +267,7 @@ async fn while_redis_is_gone_runs_go_on_and_jobs_are_accepted_once() {
     run.exit_code = Some(0);
     a.update(&held.lease, &run).await.unwrap();
     let record = a
-        .finish(&held.lease, &run, Outcome::Succeeded)
+        .finish(&held.lease, &run, Outcome::Succeeded, vec![])
         .await
         .unwrap();
     assert_eq!(
@@ -304,7 +304,7 @@ async fn while_redis_is_gone_runs_go_on_and_jobs_are_accepted_once() {
     .await;
     let events = fleet.assert_whole(&b, id).await;
     assert_eq!(texts(&events), ["before", "meanwhile", "and more"]);
-    b.finish(&next.lease, &next.job.run, Outcome::Succeeded)
+    b.finish(&next.lease, &next.job.run, Outcome::Succeeded, vec![])
         .await
         .unwrap();
     fleet.assert_whole(&b, accepted).await;
@@ -325,7 +325,7 @@ async fn what_a_pod_kept_before_it_died_is_told_by_another() {
     let (a, b, id, held) = fleet.at_work().await;
     fleet.redis.stop();
     a.append(&held.lease, vec![log("kept")]).await.unwrap();
-    a.finish(&held.lease, &held.job.run, Outcome::Succeeded)
+    a.finish(&held.lease, &held.job.run, Outcome::Succeeded, vec![])
         .await
         .unwrap();
     kill(&a);
@@ -360,13 +360,13 @@ async fn an_emptied_redis_is_rebuilt_with_queue_runs_and_streams() {
         ids.push(id);
     }
     let done = claim(&a).await;
-    a.finish(&done.lease, &done.job.run, Outcome::Succeeded)
+    a.finish(&done.lease, &done.job.run, Outcome::Succeeded, vec![])
         .await
         .unwrap();
     let held = claim(&a).await;
     a.append(&held.lease, vec![log("one")]).await.unwrap();
     let handed = claim(&b).await;
-    b.requeue(&handed.lease, &handed.job.run, Requeue::HandOff)
+    b.requeue(&handed.lease, &handed.job.run, Requeue::HandOff, vec![])
         .await
         .unwrap();
 
@@ -387,12 +387,12 @@ async fn an_emptied_redis_is_rebuilt_with_queue_runs_and_streams() {
     for expected in [ids[2], ids[3], ids[4]] {
         let next = claim(&b).await;
         assert_eq!(next.job.id, expected, "in the old order");
-        b.finish(&next.lease, &next.job.run, Outcome::Succeeded)
+        b.finish(&next.lease, &next.job.run, Outcome::Succeeded, vec![])
             .await
             .unwrap();
     }
     assert!(!held.lease.lost.is_cancelled(), "the run goes on");
-    a.finish(&held.lease, &held.job.run, Outcome::Succeeded)
+    a.finish(&held.lease, &held.job.run, Outcome::Succeeded, vec![])
         .await
         .unwrap();
     until("everything is told", async || {
@@ -434,7 +434,7 @@ async fn the_keys_that_autoscalers_watch_follow_the_jobs() {
     assert_eq!(count().await, (2, 2, 0));
     let held = claim(&pod).await;
     assert_eq!(count().await, (1, 2, 4), "pod 3 and all below it must stay");
-    pod.finish(&held.lease, &held.job.run, Outcome::Succeeded)
+    pod.finish(&held.lease, &held.job.run, Outcome::Succeeded, vec![])
         .await
         .unwrap();
     assert_eq!(count().await, (1, 1, 0));

@@ -102,7 +102,7 @@ async fn keep(
     if over {
         state.over = true;
         let (id, version) = (held.id, record.version);
-        let json = serde_json::to_string(&record).unwrap_or_default();
+        let json = next.json;
         // What can be read meanwhile must say how it ended.
         let write = move |mirror: &Mirror| mirror.write_newer(id, version, &json);
         drop(inner.blocking(write).await);
@@ -258,7 +258,7 @@ pub(super) async fn commit(
     version: u64,
     by: By<'_>,
 ) -> Result<Committed, Refusal> {
-    let stored = |record| change::stored(&next.job, record).map_err(Refusal::Final);
+    let stored = |record| change::stored(&next.job, record, &next.json).map_err(Refusal::Final);
     let record = next.record.as_ref().map(stored).transpose()?;
     let commit = Commit {
         id: next.job.id,
@@ -297,7 +297,8 @@ pub(super) async fn by_anybody(
 ) -> Result<Record, QueueError> {
     loop {
         let (job, version) = reads::load(inner, id).await?;
-        if job.state.is_ended() && matches!(change, Change::Move(Transition::Cancel { .. }, ..)) {
+        let cancels = matches!(change, Change::Move(moved) if matches!(moved.transition, Transition::Cancel { .. }));
+        if job.state.is_ended() && cancels {
             return Ok(change::record(&job, version - 1));
         }
         let next = change.apply(&job, version)?;

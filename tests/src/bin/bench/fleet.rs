@@ -185,16 +185,16 @@ async fn execute(store: &RedisStore, executors: usize, count: usize) -> Result<(
     Ok(())
 }
 
-/// What a run of nothing tells the store: one flush of events, and its end.
+/// What a run of nothing tells the store: its end, and the event that came before it.
 async fn finish(store: &RedisStore, claim: Claim) -> Result<()> {
     let said = EventBody::Log {
         stream: LogStream::Agent,
         text: "done".into(),
     };
-    store.append(&claim.lease, vec![said]).await?;
     store.confirm(&claim.lease).await?;
+    let (lease, run) = (&claim.lease, &claim.job.run);
     store
-        .finish(&claim.lease, &claim.job.run, Outcome::Succeeded)
+        .finish(lease, run, Outcome::Succeeded, vec![said])
         .await?;
     Ok(())
 }

@@ -3,7 +3,7 @@
 -- KEYS  1 schema   2 job   3 queue   4 index   5 due   6 outstanding   7 events   8 changes   9 claimed  10 busy  11 floor  12 session
 --      13 key of the submission
 -- ARGV  1 id                     2 name of the change, ending in its number ('' none)   3 expected version ('new', '*' or a number)
---       4 expected fence ('' any) 5 record ('' unchanged)            6 status          7 fence after ('' none)
+--       4 expected fence ('' any) 5 record ('' unchanged)            6 status ('' it waits)  7 fence after ('' none)
 --       8 place in the queue ('', 'back', 'front', 'out')            9 on the pod's list ('', 'out')
 --      10 due, ms ('' never, '-' as before) 11 score in the index              12 seconds until the keys expire ('' never)
 --      13 pod's life             14 ordinal ('' none)               15 kind of change  16 outstanding ('', 'in', 'out')
@@ -12,17 +12,23 @@
 -- Returns {word, last event}: 'ok', 'done' (made before), 'emptied', 'exists', 'missing', 'fence', 'version',
 -- 'used' (the key of the submission is another job's).
 --
--- The one event of a new job is a field of its hash until the second comes: a stream takes four kilobytes for its first entry.
-if redis.call('EXISTS', KEYS[1]) == 0 then return {'emptied', 0} end
-local now = redis.call('HMGET', KEYS[2], 'version', 'fence', 'seq', 'change', 'first')
-local version, seq = tonumber(now[1] or '0'), tonumber(now[3] or '0')
+-- A new job has one event, which follows from its record and is not stored: a stream takes four kilobytes for its first entry. The change
+-- that follows brings it along.
+local is_new = ARGV[3] == 'new'
+local now = redis.call('HMGET', KEYS[2], 'version', 'seq', 'fence', 'change')
+local version, seq = tonumber(now[1] or '0'), tonumber(now[2] or '0')
+-- A job that is there was put back, if the store was emptied.
+if not now[1] then
+  if redis.call('EXISTS', KEYS[1]) == 0 then return {'emptied', 0} end
+  if not is_new then return {'missing', 0} end
+end
 -- Whoever names its changes numbers them and makes them in this order, so that the last one tells of all before it.
 local function made_before(name, last)
   local whose, number = string.match(name, '^(.*/)(%d+)$')
   if not whose or not last or string.sub(last, 1, #whose) ~= whose then return false end
   return tonumber(number) <= (tonumber(string.sub(last, #whose + 1)) or -1)
 end
-if ARGV[3] == 'new' then
+if is_new then
   if now[1] then return {'exists', seq} end
   if ARGV[19] ~= '' then
     local used = redis.call('GET', KEYS[13])
@@ -30,43 +36,38 @@ if ARGV[3] == 'new' then
     redis.call('SET', KEYS[13], ARGV[19], 'EX', ARGV[20])
   end
 else
-  if not now[1] then return {'missing', 0} end
   if made_before(ARGV[2], now[4]) then return {'done', seq} end
-  if ARGV[4] ~= '' and now[2] ~= ARGV[4] then return {'fence', seq} end
+  if ARGV[4] ~= '' and now[3] ~= ARGV[4] then return {'fence', seq} end
   if ARGV[3] ~= '*' and version ~= tonumber(ARGV[3]) then return {'version', seq} end
   -- A claim (it alone has a life that the job does not leave) counts while the job is on the list of whoever makes it: a pod that was
   -- thought dead may wake up long after its jobs were put back.
   if ARGV[13] ~= '-' and ARGV[9] == '' and not redis.call('LPOS', KEYS[9], ARGV[1]) then return {'fence', seq} end
 end
+-- The fields of an entry are the numbers of its events, and its id is that of the last: what is asked for from a number on begins with
+-- the entry that holds it.
 local set = {}
 local function put(field, value) set[#set + 1] = field; set[#set + 1] = value end
-local function add(event)
-  seq = seq + 1
-  redis.call('XADD', KEYS[7], 'MAXLEN', '~', ARGV[17], seq .. '-0', 'e', event)
-end
-if ARGV[3] == 'new' and #ARGV == 22 then
+if is_new then
   seq = 1
-  put('first', ARGV[22])
 elseif #ARGV >= 22 then
-  if now[5] then
-    redis.call('HDEL', KEYS[2], 'first')
-    -- Else a pod of an older version added the second one.
-    if seq == 1 then
-      seq = 0
-      add(now[5])
+  for i = 22, #ARGV, 16 do
+    local entry = {}
+    for n = i, math.min(i + 15, #ARGV) do
+      seq = seq + 1
+      entry[#entry + 1] = seq; entry[#entry + 1] = ARGV[n]
     end
+    redis.call('XADD', KEYS[7], 'MINID', '~', math.max(seq - ARGV[17], 0), seq .. '-0', unpack(entry))
   end
-  for i = 22, #ARGV do add(ARGV[i]) end
+  put('seq', seq)
 end
-put('seq', seq)
 -- A change without a name leaves the last name: its maker may still ask whether it was made.
 if ARGV[2] ~= '' then put('change', ARGV[2]) end
 if ARGV[5] ~= '' then
-  version = version + 1
-  put('record', ARGV[5]); put('status', ARGV[6]); put('version', version)
+  put('record', ARGV[5]); put('version', version + 1)
   -- Jobs that wait are many, and each field of theirs costs memory.
-  if ARGV[7] ~= '' or now[2] then put('fence', ARGV[7]) end
-  if ARGV[3] == 'new' then redis.call('ZADD', KEYS[4], ARGV[11], ARGV[1]) end
+  if ARGV[6] ~= '' or now[3] then put('status', ARGV[6]) end
+  if ARGV[7] ~= '' or now[3] then put('fence', ARGV[7]) end
+  if is_new then redis.call('ZADD', KEYS[4], ARGV[11], ARGV[1]) end
   if ARGV[10] == '' then redis.call('ZREM', KEYS[5], ARGV[1])
   elseif ARGV[10] ~= '-' then redis.call('ZADD', KEYS[5], ARGV[10], ARGV[1]) end
   if ARGV[18] == '1' then redis.call('ZADD', KEYS[12], ARGV[11], ARGV[1]) end
@@ -81,9 +82,9 @@ if ARGV[9] == 'out' then redis.call('LREM', KEYS[9], 0, ARGV[1]) end
 if ARGV[14] ~= '' then
   -- The floor holds one element for each ordinal up to the highest busy one: an autoscaler that follows its length never
   -- removes a pod that works.
-  local changed
-  if redis.call('LLEN', KEYS[9]) > 0 then changed = redis.call('HSET', KEYS[10], ARGV[13], ARGV[14])
-  else changed = redis.call('HDEL', KEYS[10], ARGV[13]) end
+  local changed = 0
+  if ARGV[9] == '' then changed = redis.call('HSET', KEYS[10], ARGV[13], ARGV[14])
+  elseif redis.call('LLEN', KEYS[9]) == 0 then changed = redis.call('HDEL', KEYS[10], ARGV[13]) end
   if changed > 0 then
     local floor = 0
     for _, ordinal in ipairs(redis.call('HVALS', KEYS[10])) do floor = math.max(floor, tonumber(ordinal) + 1) end

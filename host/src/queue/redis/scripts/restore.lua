@@ -2,7 +2,7 @@
 --
 -- KEYS  1 lock of the rebuild  2 job  3 queue  4 index  5 due  6 outstanding  7 events  8 claimed  9 pods  10 busy  11 session  12 floor
 --       13 key of the submission  14 schema  15 changes
--- ARGV  1 token of the lock    2 id   3 record  4 status  5 version  6 fence ('' none)  7 last event  8 '1': it waits
+-- ARGV  1 token of the lock    2 id   3 record  4 status ('' it waits)  5 version  6 fence ('' none)  7 last event ('' a new job's, which is not stored)  8 '1': it waits
 --       9 the life that runs it ('' none)  10 lease, ms  11 ordinal ('' none)  12 due, ms ('' never)  13 score  14 expiry ('' never)
 --      15 '1': it is not over  16 '1': index the session
 --      17 job and request of the submission's key ('' none)
@@ -18,10 +18,12 @@ if ARGV[18] ~= '' and redis.call('EXISTS', KEYS[14]) == 1 then
   if used and string.sub(used, 1, 36) ~= ARGV[2] and redis.call('EXISTS', ARGV[18] .. string.sub(used, 1, 36)) == 1 then return 0 end
 end
 redis.call('DEL', KEYS[7])
--- As in commit.lua: one event alone is a field of the hash.
-local first = #ARGV == 21 and ARGV[20] == '1' and ARGV[21]
-if not first then
-  for i = 20, #ARGV, 2 do redis.call('XADD', KEYS[7], ARGV[i] .. '-0', 'e', ARGV[i + 1]) end
+-- Entries as commit.lua makes them.
+if ARGV[7] ~= '' then
+  for i = 20, #ARGV, 32 do
+    local last = math.min(i + 31, #ARGV)
+    redis.call('XADD', KEYS[7], ARGV[last - 1] .. '-0', unpack(ARGV, i, last))
+  end
 end
 redis.call('ZADD', KEYS[4], ARGV[13], ARGV[2])
 if ARGV[17] ~= '' then redis.call('SET', KEYS[13], ARGV[17], 'EX', ARGV[19]) end
@@ -43,13 +45,15 @@ if ARGV[9] ~= '' then
     while length < tonumber(ARGV[11]) + 1 do length = redis.call('RPUSH', KEYS[12], length) end
   end
 end
-redis.call('HSET', KEYS[2], 'record', ARGV[3], 'status', ARGV[4], 'version', ARGV[5], 'fence', ARGV[6], 'seq', ARGV[7], 'change', '')
-if first then redis.call('HSET', KEYS[2], 'first', first) end
+redis.call('HSET', KEYS[2], 'record', ARGV[3], 'version', ARGV[5])
+if ARGV[4] ~= '' then redis.call('HSET', KEYS[2], 'status', ARGV[4]) end
+if ARGV[6] ~= '' then redis.call('HSET', KEYS[2], 'fence', ARGV[6]) end
+if ARGV[7] ~= '' then redis.call('HSET', KEYS[2], 'seq', ARGV[7]) end
 if ARGV[14] ~= '' then
   redis.call('EXPIRE', KEYS[2], ARGV[14])
   redis.call('EXPIRE', KEYS[7], ARGV[14])
 end
 -- Who watches the job may have missed what became of it meanwhile.
 local kind = ARGV[8] == '1' and 'queued' or 'status'
-redis.call('XADD', KEYS[15], 'MAXLEN', '~', 10000, '*', 'job', ARGV[2], 'seq', ARGV[7], 'kind', kind)
+redis.call('XADD', KEYS[15], 'MAXLEN', '~', 10000, '*', 'job', ARGV[2], 'seq', ARGV[7] == '' and 1 or ARGV[7], 'kind', kind)
 return 1

@@ -66,14 +66,12 @@ async fn no_agent_starts_under_a_claim_that_an_emptied_redis_has_forgotten() {
     let (a, b) = (fleet.pod("pod-0").await, fleet.pod("pod-1").await);
     let id: JobId = a.submit(job("x")).await.unwrap().id.parse().unwrap();
     let dir = a.inner.mirror.dir();
-    let copies = [files::record_path(dir, id), files::events_path(dir, id)];
-    let waiting = copies.map(|path| (std::fs::read(&path).unwrap(), path));
+    let waiting = std::fs::read_to_string(files::record_path(dir, id)).unwrap();
     let old = claim(&a).await;
     // Asleep, so that nothing but the fence can tell it; as if the volume had not heard of the claim before Redis was emptied.
     kill(&a);
-    for (bytes, path) in waiting {
-        std::fs::write(path, bytes).unwrap();
-    }
+    a.inner.mirror.write(id, &waiting).unwrap();
+    std::fs::remove_file(files::events_path(dir, id)).unwrap();
     fleet.redis.flush();
     let new = claim(&b).await;
     assert_eq!((new.job.id, new.lease.fence), (id, old.lease.fence));
@@ -107,7 +105,7 @@ async fn a_pod_that_slept_writes_no_end_of_a_job_that_may_be_anothers() {
     })
     .await;
     let finished = a
-        .finish(&held.lease, &held.job.run, Outcome::Succeeded)
+        .finish(&held.lease, &held.job.run, Outcome::Succeeded, vec![])
         .await;
     assert!(
         matches!(finished, Err(QueueError::LostClaim(_))),

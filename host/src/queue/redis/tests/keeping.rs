@@ -47,7 +47,7 @@ async fn a_cancel_from_elsewhere_survives_what_the_holder_writes() {
     b.cancel(id).await.unwrap();
     a.append(&held.lease, vec![log("more")]).await.unwrap();
     let record = a
-        .requeue(&held.lease, &held.job.run, Requeue::HandOff)
+        .requeue(&held.lease, &held.job.run, Requeue::HandOff, vec![])
         .await
         .unwrap();
     assert_eq!(record.status, Status::Cancelled);
@@ -93,7 +93,7 @@ async fn a_lease_is_renewed_whatever_else_there_is_to_do() {
     .await;
     drop(telling);
     assert!(!held.lease.lost.is_cancelled());
-    a.finish(&held.lease, &held.job.run, Outcome::Succeeded)
+    a.finish(&held.lease, &held.job.run, Outcome::Succeeded, vec![])
         .await
         .unwrap();
     until("everything is told", async || {
@@ -164,7 +164,7 @@ async fn a_job_that_runs_is_not_taken_off_the_list_of_its_pod() {
     let life = &a.inner.life;
     assert!(!claims::unlist(&b.inner, id, life, true).await.unwrap());
     assert_eq!(claims::listed(&b.inner, life).await.unwrap(), [id]);
-    a.finish(&held.lease, &held.job.run, Outcome::Succeeded)
+    a.finish(&held.lease, &held.job.run, Outcome::Succeeded, vec![])
         .await
         .unwrap();
     assert_eq!(claims::listed(&b.inner, life).await.unwrap(), []);
@@ -178,7 +178,7 @@ async fn a_job_that_comes_to_a_pod_in_the_moment_it_leaves_is_found() {
     a.leave().await;
     let id = b.submit(job("x")).await.unwrap().id;
     let (queue, claimed) = (b.keys().queue(), b.keys().claimed(&a.inner.life));
-    let moved: String = ask(&b, &["LMOVE", &queue, &claimed, "LEFT", "RIGHT"]).await;
+    let moved: String = ask(&b, &["LMOVE", queue, &claimed, "LEFT", "RIGHT"]).await;
     assert_eq!(moved, id);
     let found = claim(&b).await;
     assert_eq!((found.job.id.to_string(), found.job.attempt), (id, 1));
@@ -194,9 +194,9 @@ async fn a_pod_that_left_stays_gone_and_one_that_runs_a_job_does_not_leave() {
     let (a, b, id, held) = fleet.at_work().await;
     a.leave().await;
     let (pods, life) = (b.keys().pods(), &a.inner.life);
-    let lease: f64 = ask(&b, &["ZSCORE", &pods, life]).await;
+    let lease: f64 = ask(&b, &["ZSCORE", pods, life]).await;
     assert!(lease > 1.0, "its job is its own");
-    a.finish(&held.lease, &held.job.run, Outcome::Succeeded)
+    a.finish(&held.lease, &held.job.run, Outcome::Succeeded, vec![])
         .await
         .unwrap();
     a.leave().await;
@@ -333,9 +333,9 @@ async fn a_job_that_a_server_forgot_when_it_started_anew_is_put_back() {
     let keys = a.keys();
     for forget in [
         ["DEL", &keys.job(id.parse().unwrap()), ""],
-        ["LREM", &keys.queue(), "0"],
-        ["ZREM", &keys.index(), &id],
-        ["SREM", &keys.outstanding(), &id],
+        ["LREM", keys.queue(), "0"],
+        ["ZREM", keys.index(), &id],
+        ["SREM", keys.outstanding(), &id],
     ] {
         let mut forget: Vec<&str> = forget.into_iter().filter(|word| !word.is_empty()).collect();
         if forget[0] == "LREM" {
@@ -368,10 +368,10 @@ async fn what_became_of_a_run_while_redis_was_emptied_is_told_whole() {
     for held in [ends, moves] {
         a.append(&held.lease, vec![log("two")]).await.unwrap();
     }
-    a.finish(&ends.lease, &ends.job.run, Outcome::Succeeded)
+    a.finish(&ends.lease, &ends.job.run, Outcome::Succeeded, vec![])
         .await
         .unwrap();
-    a.requeue(&moves.lease, &moves.job.run, Requeue::HandOff)
+    a.requeue(&moves.lease, &moves.job.run, Requeue::HandOff, vec![])
         .await
         .unwrap();
     fleet.redis.again();
@@ -417,8 +417,8 @@ async fn whoever_watches_is_told_what_became_of_a_run_while_redis_was_empty() {
     let Some(fleet) = Fleet::start() else { return };
     let (a, b, id, held) = fleet.at_work().await;
     let mut watched = b.watch(id).await.unwrap();
-    fleet.redis.flush_for(&a.inner.keys.rebuild(), LEASE / 2);
-    a.finish(&held.lease, &held.job.run, Outcome::Succeeded)
+    fleet.redis.flush_for(a.inner.keys.rebuild(), LEASE / 2);
+    a.finish(&held.lease, &held.job.run, Outcome::Succeeded, vec![])
         .await
         .unwrap();
     // Nothing else is asked of the job, which would look for what it has by now: queued, running, succeeded, and its end.
@@ -442,7 +442,7 @@ async fn a_job_whose_stream_is_over_does_not_run_again_whatever_its_record_says(
     let old = a.inner.mirror.read(id).unwrap();
     let held = claim(&a).await;
     let failure = Failure::new(FailureClass::Agent, "exit code 3", "look");
-    a.finish(&held.lease, &held.job.run, Outcome::Failed(failure))
+    a.finish(&held.lease, &held.job.run, Outcome::Failed(failure), vec![])
         .await
         .unwrap();
     put_over(&a, &old, id);
@@ -477,7 +477,7 @@ async fn an_attempt_whose_claim_is_told_in_the_stream_alone_is_not_begun_a_secon
     held.lease.lost.cancelled().await;
     let again = claim(&a).await;
     assert_eq!((again.job.id, again.job.attempt), (id, 2));
-    a.finish(&again.lease, &again.job.run, Outcome::Succeeded)
+    a.finish(&again.lease, &again.job.run, Outcome::Succeeded, vec![])
         .await
         .unwrap();
     fleet.assert_whole(&a, id).await;
@@ -489,14 +489,14 @@ async fn who_gave_a_job_away_does_not_leave_its_copy_as_it_was_then() {
     let (a, b, id, held) = fleet.at_work().await;
     let old = a.inner.mirror.read(id).unwrap();
     let (before, version) = reads::load(&a.inner, id).await.unwrap();
-    let given = Change::requeue(held.lease.fence, None, Requeue::HandOff);
+    let given = Change::requeue(held.lease.fence, None, Requeue::HandOff, vec![]);
     let slow = given.apply(&before, version).unwrap();
-    a.requeue(&held.lease, &held.job.run, Requeue::HandOff)
+    a.requeue(&held.lease, &held.job.run, Requeue::HandOff, vec![])
         .await
         .unwrap();
     let seq = reads::seq(&a.inner, id).await.unwrap().unwrap();
     let taken = claim(&b).await;
-    b.finish(&taken.lease, &taken.job.run, Outcome::Succeeded)
+    b.finish(&taken.lease, &taken.job.run, Outcome::Succeeded, vec![])
         .await
         .unwrap();
     let over = a.inner.mirror.read(id).unwrap();
