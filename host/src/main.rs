@@ -6,6 +6,10 @@ use agenticore::cli::{self, Cli};
 use agenticore::telemetry::Telemetry;
 use clap::Parser as _;
 
+/// What threads allocate here is mostly freed by others, which the allocator of the C library makes them wait for each other for.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[tokio::main]
 async fn main() -> ExitCode {
     let cli = Cli::parse();

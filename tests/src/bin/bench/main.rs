@@ -25,6 +25,10 @@ use futures::future::BoxFuture;
 
 use crate::report::{Measure, Report};
 
+/// That of the server, whose store and plugins run in here.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// One part of the benchmark.
 struct Row {
     /// What `--only` calls it.
