@@ -42,3 +42,6 @@ pub mod service;
 
 pub mod config;
 pub mod telemetry;
+
+#[cfg(test)]
+mod testing;

@@ -4,12 +4,11 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
 use crate::tools::{find_tool, output_of};
-use crate::{PATIENCE, processes};
+use crate::{poll, processes};
 
 /// A running daemon.
 #[derive(Debug)]
@@ -68,22 +67,22 @@ impl Docker {
     }
 
     fn wait_until_ready(&mut self) -> Result<(), String> {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
+        let ready = poll(|| {
             if output_of(&mut self.command("docker", &["info"])).is_ok() {
-                return Ok(());
+                return Some(true);
             }
             let ended = self.daemon.try_wait().expect("it can be waited for");
-            if ended.is_some() || Instant::now() > deadline {
-                let log = fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
-                let last: Vec<&str> = log.lines().rev().take(2).collect();
-                return Err(format!(
-                    "a Docker daemon does not run here: {}",
-                    last.join("; ")
-                ));
-            }
-            std::thread::sleep(Duration::from_millis(100));
+            ended.map(|_| false)
+        });
+        if ready == Some(true) {
+            return Ok(());
         }
+        let log = fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
+        let last: Vec<&str> = log.lines().rev().take(2).collect();
+        Err(format!(
+            "a Docker daemon does not run here: {}",
+            last.join("; ")
+        ))
     }
 
     /// A client of this daemon.

@@ -80,6 +80,8 @@ use serde_json::Value;
 
 /// How long a condition may take to become true before a test gives up.
 pub const PATIENCE: Duration = Duration::from_secs(60);
+/// The pause between two looks at a condition.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// Asks again and again until `probe` gives a value.
 ///
@@ -99,7 +101,18 @@ where
             "gave up after {} s: {what}",
             PATIENCE.as_secs()
         );
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// As [`until`], on a thread that may wait; none: [`PATIENCE`] ran out.
+pub(crate) fn poll<T>(mut probe: impl FnMut() -> Option<T>) -> Option<T> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match probe() {
+            None if Instant::now() < deadline => std::thread::sleep(PAUSE),
+            found => return found,
+        }
     }
 }
 

@@ -2,13 +2,12 @@
 
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::time::Instant;
 
 use redis::ConnectionLike as _;
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-use crate::{PATIENCE, processes, skip};
+use crate::{poll, processes, skip};
 
 /// A Redis server; it ends with the test.
 #[derive(Debug)]
@@ -161,20 +160,16 @@ impl Redis {
             .spawn()
             .expect("redis-server starts");
         self.child = Some(child);
-        let deadline = Instant::now() + PATIENCE;
-        loop {
+        let booted = poll(|| {
             let child = self.child.as_mut().expect("it was started");
             if child.try_wait().expect("it can be waited for").is_some() {
                 self.child = None;
-                return false;
+                return Some(false);
             }
             let answers = |mut connection: redis::Connection| connection.check_connection();
-            if self.connect().is_ok_and(answers) {
-                return true;
-            }
-            assert!(Instant::now() < deadline, "redis-server does not answer");
-            std::thread::sleep(std::time::Duration::from_millis(10));
-        }
+            self.connect().is_ok_and(answers).then_some(true)
+        });
+        booted.expect("redis-server answers")
     }
 
     fn listening(&self) -> Vec<String> {
@@ -239,14 +234,7 @@ impl Redis {
     pub fn start_again(&mut self) {
         assert!(self.child.is_none(), "it runs already");
         // The kernel may need a moment to give the port back.
-        let deadline = Instant::now() + PATIENCE;
-        while !self.boot() {
-            assert!(
-                Instant::now() < deadline,
-                "redis-server does not start again"
-            );
-            std::thread::sleep(std::time::Duration::from_millis(50));
-        }
+        poll(|| self.boot().then_some(())).expect("redis-server starts again");
     }
 
     /// Stops it in the middle of whatever it does, until [`Redis::go_on`].

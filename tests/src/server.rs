@@ -4,11 +4,11 @@ use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rustix::process::Signal;
 
-use crate::{PATIENCE, processes};
+use crate::{PATIENCE, poll, processes};
 
 /// A server that accepts connections.
 #[derive(Debug)]
@@ -91,14 +91,7 @@ impl Server {
 
     /// Waits until it has ended by itself; none: it did not within [`PATIENCE`].
     pub(crate) fn wait(&mut self) -> Option<ExitStatus> {
-        let deadline = Instant::now() + PATIENCE;
-        while Instant::now() < deadline {
-            if let Some(status) = self.try_wait() {
-                return Some(status);
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        None
+        poll(|| self.try_wait())
     }
 }
 

@@ -3,9 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
 
-use agenticore_tests::{PATIENCE, World, skip, until};
+use agenticore_tests::{World, skip, until};
 use serde_json::{Value, json};
 
 use crate::{field, text};
@@ -260,14 +259,10 @@ async fn registry(folder: &Path) -> Option<Registry> {
         child,
         host: format!("127.0.0.1:{port}"),
     };
-    let deadline = std::time::Instant::now() + PATIENCE;
-    while std::net::TcpStream::connect(&registry.host).is_err() {
-        assert!(
-            std::time::Instant::now() < deadline,
-            "the registry does not listen"
-        );
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    until("the registry listens", async || {
+        std::net::TcpStream::connect(&registry.host).ok()
+    })
+    .await;
     Some(registry)
 }
 

@@ -10,11 +10,12 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tempfile::TempDir;
 
 use super::*;
+use crate::testing;
 
 mod flow;
 mod starting;
@@ -50,16 +51,9 @@ async fn run(spawn: Spawn) -> (Ended, Vec<Line>) {
     (child.wait().await, lines)
 }
 
-/// Waits for a condition, for much longer than it can take.
-async fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !holds() {
-        assert!(
-            start.elapsed() < Duration::from_secs(60),
-            "waited in vain: {what}"
-        );
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+/// Waits until `holds`.
+async fn until(what: &str, holds: impl Fn() -> bool) {
+    testing::until(what, async || holds().then_some(())).await;
 }
 
 /// The pids that scripts wrote, one a line, into `file`.

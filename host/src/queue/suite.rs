@@ -20,6 +20,7 @@ use crate::job::{
     Event, EventBody, Failure, FailureClass, Idempotency, Job, JobId, LogStream, Outcome, PodName,
     Request, RequestBody, RequestPolicy, Requeue, Status,
 };
+use crate::testing::until;
 
 pub(crate) fn request(task: &str) -> Request {
     let policy = RequestPolicy {
@@ -248,9 +249,11 @@ async fn nobody_takes(queue: &dyn Queue, id: JobId, steps: usize) {
             }
         }
     };
-    while queue.get(id).await.unwrap().status != Status::Running {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    until("it is claimed", async || {
+        let status = queue.get(id).await.unwrap().status;
+        (status == Status::Running).then_some(())
+    })
+    .await;
     for _ in 0..steps {
         tokio::task::yield_now().await;
     }

@@ -1,5 +1,6 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 use super::*;
+use crate::testing::poll;
 
 fn grants(names: &[&str]) -> Grants {
     names.iter().map(|name| name.parse().unwrap()).collect()
@@ -117,14 +118,9 @@ fn a_switch_by_name_or_digest_is_seen_by_others_within_seconds() {
     there.check_enabled("reporter", digest).unwrap();
     here.disable(&Target::Name("reporter".into()), "CVE-1")
         .unwrap();
-    let begun = Instant::now();
-    let error = loop {
-        if let Err(error) = there.check_enabled("reporter", digest) {
-            break error;
-        }
-        assert!(begun.elapsed() < Duration::from_secs(10), "still on");
-        std::thread::sleep(Duration::from_millis(20));
-    };
+    let error = poll("it is switched off", || {
+        there.check_enabled("reporter", digest).err()
+    });
     assert_eq!(error.code, Code::Disabled);
     assert!(error.message.contains("CVE-1"), "{error}");
     assert!(error.remedy.contains("plugin enable reporter"), "{error}");

@@ -6,6 +6,7 @@ use std::time::Duration;
 use futures::future::{BoxFuture, join_all};
 
 use super::*;
+use crate::testing::until;
 
 /// Set for the other process of a race: `ROOT|URL|JOB`.
 const RACER: &str = "AGENTICORE_TEST_RACER";
@@ -191,12 +192,7 @@ async fn hang(
     let url = world.url();
     let job = cache.checkout(wanted(&url, JOB), Watch::quiet(&world.cancel));
     let ends = async {
-        while fs::read_to_string(&hangs)
-            .is_ok_and(|pid| pid.ends_with('\n'))
-            .eq(&false)
-        {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        written(&hangs).await;
         end();
     };
     let both = async { tokio::join!(job, ends) };
@@ -208,6 +204,15 @@ async fn hang(
     let there = Path::new("/proc").join(pid.trim()).join("exe").exists();
     assert!(!there, "git is still there");
     result.unwrap_err()
+}
+
+/// Waits until a script wrote its pid into `file`.
+async fn written(file: &Path) {
+    let look = async || {
+        let pid = fs::read_to_string(file).ok()?;
+        pid.ends_with('\n').then_some(())
+    };
+    until("git has begun", look).await;
 }
 
 #[tokio::test]
@@ -240,15 +245,9 @@ async fn a_lock_outlives_its_holder_until_git_is_gone() {
     let cache = world.cache_behind(&script);
     let url = world.url();
     let wanted = wanted(&url, JOB);
-    let written = || fs::read_to_string(&hangs).is_ok_and(|pid| pid.ends_with('\n'));
-    let begun = async {
-        while !written() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
     tokio::select! {
         done = cache.checkout(wanted, Watch::quiet(&world.cancel)) => panic!("{done:?}"),
-        () = begun => {}
+        () = written(&hangs) => {}
     }
     // The checkout was dropped in the middle, as a step is that an interrupt ends.
     let pid = fs::read_to_string(&hangs).unwrap();

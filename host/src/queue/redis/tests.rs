@@ -18,6 +18,7 @@ use self::server::TestRedis;
 use super::*;
 use crate::job::{EventBody, Status};
 use crate::queue::suite::{self, all_events, assert_whole, claim, job, log};
+use crate::testing::until;
 
 /// A lease that a busy machine keeps and a test can wait for.
 const LEASE: Duration = Duration::from_secs(2);
@@ -67,17 +68,6 @@ impl Fleet {
         assert_eq!(copied, events, "the copy on the volume");
         events
     }
-}
-
-/// Waits until `condition` gives something; the machine may be slow.
-async fn until<T>(what: &str, condition: impl AsyncFn() -> Option<T>) -> T {
-    for _ in 0..600 {
-        if let Some(value) = condition().await {
-            return value;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    panic!("{what} did not happen")
 }
 
 async fn status(store: &RedisStore, id: JobId) -> Status {

@@ -4,6 +4,8 @@ use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use crate::testing;
+
 /// A running server. Dropping it ends it.
 pub(super) struct TestRedis {
     dir: tempfile::TempDir,
@@ -61,13 +63,8 @@ impl TestRedis {
     }
 
     fn wait(&self) {
-        for _ in 0..1_000 {
-            if self.cli(&["ping"]) == "PONG" {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        panic!("redis-server does not answer");
+        let answers = || (self.cli(&["ping"]) == "PONG").then_some(());
+        testing::poll("redis-server answers", answers);
     }
 
     /// Ends it after it saved what it has.
