@@ -97,12 +97,16 @@ pub(super) async fn changes_after(
     Ok(Some(entries.filter_map(parse_change).collect()))
 }
 
+/// An entry has one field: the job, the number of its last event, and what happened to it.
 fn parse_change(entry: &StreamId) -> Option<Changed> {
+    let text = entry.get::<String>("c")?;
+    let (job, rest) = text.split_once(' ')?;
+    let (seq, kind) = rest.split_once(' ')?;
     Some(Changed {
         at: entry.id.clone(),
-        job: entry.get::<String>("job")?.parse().ok()?,
-        seq: entry.get("seq")?,
-        kind: entry.get("kind")?,
+        job: job.parse().ok()?,
+        seq: seq.parse().ok()?,
+        kind: kind.to_owned(),
     })
 }
 

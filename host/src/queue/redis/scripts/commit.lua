@@ -100,5 +100,5 @@ if ARGV[12] ~= '' then
   redis.call('EXPIRE', KEYS[7], ARGV[12])
   if ARGV[18] == '1' then redis.call('EXPIRE', KEYS[12], ARGV[12]) end
 end
-redis.call('XADD', KEYS[8], 'MAXLEN', '~', 10000, '*', 'job', ARGV[1], 'seq', seq, 'kind', ARGV[15])
+redis.call('XADD', KEYS[8], 'MAXLEN', '~', 10000, '*', 'c', ARGV[1] .. ' ' .. seq .. ' ' .. ARGV[15])
 return {'ok', seq}

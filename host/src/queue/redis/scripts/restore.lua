@@ -55,5 +55,5 @@ if ARGV[14] ~= '' then
 end
 -- Who watches the job may have missed what became of it meanwhile.
 local kind = ARGV[8] == '1' and 'queued' or 'status'
-redis.call('XADD', KEYS[15], 'MAXLEN', '~', 10000, '*', 'job', ARGV[2], 'seq', ARGV[7] == '' and 1 or ARGV[7], 'kind', kind)
+redis.call('XADD', KEYS[15], 'MAXLEN', '~', 10000, '*', 'c', ARGV[2] .. ' ' .. (ARGV[7] == '' and 1 or ARGV[7]) .. ' ' .. kind)
 return 1
