@@ -158,7 +158,7 @@ pub trait Queue: Send + Sync + 'static {
 
     /// What is wrong with the store, as far as it is known without asking it; none: nothing.
     fn trouble(&self) -> Option<String> {
-        (!self.answers()).then(|| "does not answer; submissions are kept until it does".to_owned())
+        None
     }
 
     /// Ends jobs that waited too long and forgets jobs whose time is over; returns the forgotten.

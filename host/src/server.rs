@@ -231,7 +231,7 @@ impl Host {
             queue,
             profiles: Arc::new(ProfileStore::new(profile_roots(&config))?),
             plugins: Arc::new(Plugins::new(&config, compiler(&instance))?),
-            repos: repositories(&config, &instance, fleet.as_ref()),
+            repos: repositories(&config, &instance, fleet.as_ref())?,
             fleet,
             instance,
             config,
@@ -407,7 +407,15 @@ fn compiler(instance: &Instance) -> Compiler {
     Compiler::Child(ChildCompiler::this_program(instance.clone()))
 }
 
-fn repositories(config: &Config, instance: &Instance, fleet: Option<&RedisStore>) -> RepoCache {
+fn repositories(
+    config: &Config,
+    instance: &Instance,
+    fleet: Option<&RedisStore>,
+) -> anyhow::Result<RepoCache> {
+    std::fs::create_dir_all(&config.repos_root).with_context(|| {
+        let root = config.repos_root.display();
+        format!("the directory of AGENTICORE_REPOS_ROOT, {root}, cannot be used")
+    })?;
     let mut options = GitOptions::new(instance.clone(), std::env::vars_os());
     options.allow_file = config.is_loopback();
     // An address that cannot be used was refused when the settings were read.
@@ -424,12 +432,12 @@ fn repositories(config: &Config, instance: &Instance, fleet: Option<&RedisStore>
         None => Arc::new(FlockLock::new(config.repos_root.clone())),
     };
     // What the host itself puts into a work directory must never land in a commit.
-    RepoCache::new(
+    Ok(RepoCache::new(
         config.repos_root.clone(),
         Git::new(options),
         lock,
         &["/.agenticore/", "/.agenticore-tmp.*"],
-    )
+    ))
 }
 
 /// The signals that stop a server.

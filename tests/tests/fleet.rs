@@ -299,7 +299,7 @@ async fn a_job_ends_while_redis_is_gone_and_the_fleet_hears_of_it_later() {
             let checks = field(&reply.body, "checks").as_array()?;
             let store = checks.iter().find(|check| text(check, "name") == "store")?;
             let away = field(store, "ok") == &json!(false)
-                && text(store, "detail").contains("does not answer");
+                && text(store, "detail").contains("cannot be used: ");
             (reply.status == 200 && away).then_some(())
         },
     )

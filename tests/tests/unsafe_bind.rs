@@ -25,6 +25,19 @@ async fn an_address_of_redis_that_makes_no_sense_is_refused() {
 }
 
 #[tokio::test]
+async fn a_directory_that_is_none_ends_the_start() {
+    for variable in ["AGENTICORE_JOBS_DIR", "AGENTICORE_REPOS_ROOT"] {
+        let builder = World::builder();
+        let file = builder.path("a-file");
+        std::fs::write(&file, "").unwrap();
+        let value = file.display().to_string();
+        let (status, said) = builder.env(variable, &value).refused();
+        assert!(!status.success());
+        assert!(said.contains(variable), "{variable}: {said}");
+    }
+}
+
+#[tokio::test]
 async fn settings_that_cannot_be_kept_end_the_start_as_wrong_usage() {
     for (variable, value, says) in [
         ("AGENTICORE_TRANSPORT", "stdio", "does not speak MCP"),

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use serde_json::{Map, Value};
+use serde_saphyr::UserMessageFormatter;
 
 use super::ConfigError;
 
@@ -438,7 +439,8 @@ pub(super) fn read_file(path: &Path) -> Result<Map<String, Value>, ConfigError> 
     if text.trim().is_empty() {
         return Ok(Map::new());
     }
-    let value: Value = serde_saphyr::from_str(&text).map_err(|e| problem(e.to_string()))?;
+    let read = serde_saphyr::from_str::<Value>(&text);
+    let value = read.map_err(|e| problem(e.render_with_formatter(&UserMessageFormatter)))?;
     let Value::Object(map) = value else {
         return Err(problem("expected a mapping at the top".into()));
     };

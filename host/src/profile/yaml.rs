@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use serde_json::{Map, Value};
+use serde_saphyr::UserMessageFormatter;
 
 use super::ProfileError;
 
@@ -43,7 +44,7 @@ pub(super) fn read(file: &Path, bytes: &[u8]) -> Result<Map<String, Value>, Prof
     }
     // The parser takes no document for null, and so do we: a file of comments is a profile without settings.
     let value: Option<Value> = serde_saphyr::from_slice_with_options(bytes, options)
-        .map_err(|error| problem(error.to_string()))?;
+        .map_err(|error| problem(error.render_with_formatter(&UserMessageFormatter)))?;
     match value {
         None | Some(Value::Null) => Ok(Map::new()),
         Some(Value::Object(map)) => Ok(map),
@@ -122,6 +123,11 @@ mod tests {
         let message = parse("a: 1\nb: [\n").unwrap_err().to_string();
         assert!(
             message.starts_with("x.yml: ") && message.contains("line"),
+            "{message}"
+        );
+        let message = parse("a: 1\na: 2\n").unwrap_err().to_string();
+        assert!(
+            message.contains("duplicate") && message.contains('a') && !message.contains("Options"),
             "{message}"
         );
     }

@@ -405,6 +405,13 @@ impl Queue for RedisStore {
         *self.inner.link.up().borrow()
     }
 
+    fn trouble(&self) -> Option<String> {
+        let why = self.inner.link.trouble()?;
+        Some(format!(
+            "cannot be used: {why}; submissions are kept until it can"
+        ))
+    }
+
     async fn sweep(&self, now: Timestamp) -> Result<Vec<Record>, QueueError> {
         sweep::sweep(&self.inner, now).await
     }

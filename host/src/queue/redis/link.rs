@@ -236,6 +236,8 @@ pub(super) struct Link {
     answered: Arc<AtomicBool>,
     shared: Wire,
     up: Arc<watch::Sender<bool>>,
+    /// Why Redis cannot be used.
+    trouble: Arc<Mutex<Option<String>>>,
 }
 
 /// One connection that is made again when it broke.
@@ -306,6 +308,7 @@ impl Link {
             answered: Arc::default(),
             shared: Wire::new(false),
             up: Arc::new(watch::Sender::new(true)),
+            trouble: Arc::default(),
         })
     }
 
@@ -322,6 +325,11 @@ impl Link {
     /// Whether Redis answered last.
     pub(super) fn up(&self) -> watch::Receiver<bool> {
         self.up.subscribe()
+    }
+
+    /// Why Redis cannot be used, without secrets; none: it answered last.
+    pub(super) fn trouble(&self) -> Option<String> {
+        guard(&self.trouble).clone()
     }
 
     /// Runs one exchange on the shared connection.
@@ -378,6 +386,9 @@ impl Link {
             }
         }
         if !wire.blocking {
+            if gone || !*self.up.borrow() {
+                *guard(&self.trouble) = error.map(str::to_owned);
+            }
             self.up
                 .send_if_modified(|up| std::mem::replace(up, !gone) == gone);
         }

@@ -264,8 +264,11 @@ fn read(mirror: &Mirror, id: JobId) -> Result<Copy, QueueError> {
 fn read_whole(mirror: &Mirror, id: JobId) -> Result<Copy, QueueError> {
     let record = mirror.read(id)?;
     let events = mirror.tail(id, EVENTS)?;
-    let now = behind::caught_up(&record, &events)
-        .or_else(|| behind::counted(&record, mirror.last_event(id).ok()?));
+    let told = behind::caught_up(&record, &events);
+    if let Some(told) = &told {
+        tracing::warn!(job = %id, was = %record.status, is = %told.status, "the record of a job is behind its events, which are believed");
+    }
+    let now = told.or_else(|| behind::counted(&record, mirror.last_event(id).ok()?));
     Ok(Copy {
         events,
         was_behind: now.is_some(),
@@ -291,7 +294,6 @@ fn parse(id: JobId, record: Record) -> Result<Copy, QueueError> {
 async fn mend(inner: &Inner, copy: &Copy) -> Result<(), QueueError> {
     let (id, version) = (copy.job.id, copy.version);
     let record = change::record(&copy.job, version - 1);
-    tracing::warn!(job = %id, is = %record.status, "the record of a job was behind its events, which are believed");
     let json = serde_json::to_string(&record).unwrap_or_default();
     inner
         .blocking(move |mirror| mirror.write_newer(id, version, &json))
