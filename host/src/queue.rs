@@ -2,7 +2,7 @@
 //!
 //! A job is delivered at least once. A [`Claim`] carries a fence; every write of a run names it, and a run whose fence is no longer
 //! the job's is told [`QueueError::LostClaim`] and must kill its agent. Events are numbered from 1 without gaps, and an event is
-//! visible only once it is stored.
+//! visible only once it is stored, or follows from what is.
 //!
 //! [`embedded`] is the store that needs nothing installed; [`redis`] is the store of a fleet.
 

@@ -4,7 +4,7 @@
 //! nothing is dropped. Only log lines past the limit of stored bytes are left out, and the stream says so once.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use backon::{ExponentialBuilder, Retryable};
@@ -24,6 +24,8 @@ const MAX_TEXT: usize = 64 * 1024;
 pub(super) struct Reporter {
     sender: mpsc::Sender<EventBody>,
     writer: JoinHandle<Vec<EventBody>>,
+    /// Whether somebody waits for the last events.
+    closing: Arc<AtomicBool>,
     max_bytes: u64,
     logged: AtomicU64,
 }
@@ -31,9 +33,11 @@ pub(super) struct Reporter {
 impl Reporter {
     pub(super) fn start(queue: Arc<dyn Queue>, lease: Lease, max_bytes: u64) -> Self {
         let (sender, receiver) = mpsc::channel(WAITING);
+        let closing = Arc::new(AtomicBool::new(false));
         Self {
             sender,
-            writer: tokio::spawn(write(queue, lease, receiver)),
+            writer: tokio::spawn(write(queue, lease, receiver, closing.clone())),
+            closing,
             max_bytes,
             logged: AtomicU64::new(0),
         }
@@ -79,6 +83,7 @@ impl Reporter {
 
     /// Waits until everything is stored but the last events, which it returns: they are stored with the end of the run.
     pub(super) async fn close(self) -> Vec<EventBody> {
+        self.closing.store(true, Ordering::Release);
         drop(self.sender);
         self.writer.await.unwrap_or_default()
     }
@@ -99,16 +104,18 @@ fn pieces(text: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// Stores what comes in, until nothing does any more or the lease is lost; returns what came last.
+/// Stores what comes in, until nothing does any more or the lease is lost; returns what came last where it is waited for.
 async fn write(
     queue: Arc<dyn Queue>,
     lease: Lease,
     mut receiver: mpsc::Receiver<EventBody>,
+    closing: Arc<AtomicBool>,
 ) -> Vec<EventBody> {
     let mut batch = Vec::with_capacity(WAITING);
     while receiver.recv_many(&mut batch, WAITING).await > 0 {
         let events = std::mem::take(&mut batch);
-        if receiver.is_closed() && receiver.is_empty() {
+        let is_last = receiver.is_closed() && receiver.is_empty();
+        if is_last && closing.load(Ordering::Acquire) {
             return events;
         }
         if persist("store events", || queue.append(&lease, events.clone()))

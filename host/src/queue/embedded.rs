@@ -191,9 +191,7 @@ impl Queue for Embedded {
             at: Timestamp::now(),
         };
         self.with_lease(lease, move |store, entry, live| {
-            if !last.is_empty() {
-                store.append(entry, live, last)?;
-            }
+            store.append_last(entry, live, last)?;
             store.move_job(entry, live, Some(run), &transition, None)
         })
         .await
@@ -213,9 +211,7 @@ impl Queue for Embedded {
             at: Timestamp::now(),
         };
         self.with_lease(lease, move |store, entry, live| {
-            if !last.is_empty() {
-                store.append(entry, live, last)?;
-            }
+            store.append_last(entry, live, last)?;
             let record = store.move_job(entry, live, Some(run), &transition, Some(why.as_str()))?;
             if !record.status.is_ended() {
                 store.enqueue_front(entry.id);

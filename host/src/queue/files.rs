@@ -156,6 +156,8 @@ pub(super) fn add_record(dir: &Path, id: JobId, record: &str) -> Result<(), Queu
     let path = record_path(dir, id);
     let put = |file: NamedTempFile| match file.persist_noclobber(&path) {
         Err(e) if e.error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        // A file system that can neither rename so nor link.
+        Err(e) if !path.exists() => e.file.persist(&path).map(drop),
         put => put.map(drop),
     };
     written(dir, record, put).map_err(failed("write", &path))

@@ -129,7 +129,7 @@ struct Inner {
     draining: Mutex<bool>,
     /// Whether accepted jobs may wait on the volume for Redis.
     spooled: AtomicBool,
-    /// How often what the volume has was compared with Redis.
+    /// How often this pod compared what the volume has with Redis.
     scans: AtomicU64,
     /// Whether the store was written by a newer version, whose jobs this one must not take.
     outdated: AtomicBool,

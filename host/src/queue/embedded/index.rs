@@ -39,6 +39,8 @@ pub(super) struct Live {
 pub(super) struct Holder {
     pub(super) cancelled: CancellationToken,
     pub(super) lost: CancellationToken,
+    /// Whether the last events of the run are stored.
+    pub(super) has_told: bool,
 }
 
 impl Drop for Holder {

@@ -247,6 +247,7 @@ impl Store {
         let holder = Holder {
             cancelled: CancellationToken::new(),
             lost: CancellationToken::new(),
+            has_told: false,
         };
         let lease = Lease {
             id,
@@ -380,6 +381,24 @@ impl Store {
         entry.seq.send_replace(last);
         self.feed.tell(entry.id, last, &events);
         Ok(last)
+    }
+
+    /// Stores the last events of a run before what ends it; once, however often that is tried.
+    pub(super) fn append_last(
+        &self,
+        entry: &Entry,
+        live: &mut Live,
+        last: Vec<EventBody>,
+    ) -> Result<(), QueueError> {
+        let has_told = live.holder.as_ref().is_some_and(|holder| holder.has_told);
+        if last.is_empty() || has_told {
+            return Ok(());
+        }
+        self.append(entry, live, last)?;
+        if let Some(holder) = &mut live.holder {
+            holder.has_told = true;
+        }
+        Ok(())
     }
 
     /// The number of a job's last event; opens the stream of a job that ended in an earlier life of the process.

@@ -12,26 +12,19 @@ pub(super) fn caught_up(record: &Record, events: &[Event]) -> Option<Record> {
     if record.status.is_ended() {
         return None;
     }
-    events
-        .iter()
-        .rev()
-        .find_map(|event| ended(record, event))
-        .or_else(|| {
-            let told = events.iter().rev();
-            let told = told.filter(|event| matches!(event.body, EventBody::Status { .. }));
-            told.take(1).find_map(|event| begun(record, event))
-        })
-        .map(|now| Record {
-            version: record.version.max(FIRST) + 1,
-            ..now
-        })
+    let end = events.iter().rev().find_map(|event| ended(record, event));
+    end.or_else(|| begun(record, events)).map(|now| Record {
+        version: record.version.max(FIRST) + 1,
+        ..now
+    })
 }
 
-/// A record of a job that nothing happened to, and that has a stream all the same: another store wrote it. Redis keeps its events then, which
-/// it does not for such a job.
+/// A record of a job that nothing happened to, and that has a stream or does not wait all the same: another store wrote it. Redis keeps its
+/// events then, which it does not for such a job.
 pub(super) fn counted(record: &Record, last: u64) -> Option<Record> {
     let is_fresh = record.version.max(FIRST) == FIRST;
-    (is_fresh && last > 0).then(|| Record {
+    let is_told = last > 0 || record.status != Status::Queued;
+    (is_fresh && is_told).then(|| Record {
         version: FIRST + 1,
         ..record.clone()
     })
@@ -64,25 +57,47 @@ fn ended(record: &Record, event: &Event) -> Option<Record> {
 }
 
 /// A later attempt than the record knows of. Which life runs it the stream does not tell, so it is taken back as that of a dead pod.
-fn begun(record: &Record, event: &Event) -> Option<Record> {
-    let EventBody::Status {
-        status: Status::Running,
-        attempt,
-        pod: Some(pod),
-        ..
-    } = &event.body
-    else {
-        return None;
-    };
-    (*attempt > record.attempt).then(|| Record {
-        status: Status::Running,
-        attempt: *attempt,
-        fence: Some(u64::from(*attempt)),
-        pod_name: pod.clone(),
-        pod_life: None,
-        started_at: Some(event.ts),
-        ..record.clone()
-    })
+fn begun(record: &Record, events: &[Event]) -> Option<Record> {
+    let told = events.iter().rev().find_map(|event| match &event.body {
+        EventBody::Status {
+            status,
+            attempt,
+            pod,
+            reason,
+        } => Some((*status, *attempt, (pod, reason), event.ts)),
+        _ => None,
+    });
+    let may_be_cancelled = record.status == Status::Running && record.cancel_requested_at.is_none();
+    match told? {
+        (Status::Running, attempt, (Some(pod), _), at) if attempt > record.attempt => {
+            Some(Record {
+                status: Status::Running,
+                attempt,
+                fence: Some(u64::from(attempt)),
+                pod_name: pod.clone(),
+                pod_life: None,
+                started_at: Some(at),
+                ..record.clone()
+            })
+        }
+        (Status::Queued, attempt, _, at) if attempt > record.attempt => Some(Record {
+            status: Status::Queued,
+            attempt,
+            fence: None,
+            queued_at: Some(at),
+            ..record.clone()
+        }),
+        // The holder copies what others did with its own next change, and not their record.
+        (Status::Running, _, (_, Some(reason)), at)
+            if may_be_cancelled && reason == "cancel_requested" =>
+        {
+            Some(Record {
+                cancel_requested_at: Some(at),
+                ..record.clone()
+            })
+        }
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -130,6 +145,15 @@ mod tests {
         let job = Job::try_from(caught_up(&queued(1), &stream).unwrap()).unwrap();
         assert_eq!((job.attempt, job.run.life.as_deref()), (2, None));
         assert_eq!(job.state.fence(), Some(Fence(2)));
+    }
+
+    #[test]
+    fn an_attempt_that_was_given_back_is_counted() {
+        let given = serde_json::json!({"seq": 3, "ts": "2026-01-01T00:00:05Z", "type": "status", "status": "queued", "attempt": 2});
+        let stream = events(serde_json::json!([running(2, 2), given]));
+        let job = Job::try_from(caught_up(&queued(0), &stream).unwrap()).unwrap();
+        assert!(matches!(job.state, State::Queued { .. }), "{:?}", job.state);
+        assert_eq!(job.attempt, 2);
     }
 
     #[test]

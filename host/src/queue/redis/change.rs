@@ -254,7 +254,7 @@ pub(super) fn life_of(job: &Job) -> &str {
     job.run.life.as_deref().unwrap_or(NO_LIFE)
 }
 
-/// Stands for the life of a job that was imported.
+/// Stands for the life that runs a job where that is not known.
 pub(super) const NO_LIFE: &str = "unknown";
 
 /// The place of a job in the index.

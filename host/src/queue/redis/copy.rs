@@ -123,7 +123,11 @@ async fn give_away(inner: &Inner, news: News, in_time: InTime) -> Result<u64, Qu
 }
 
 /// Brings the copy up to what Redis says of the job, until that is what was `written` last.
-async fn agree(inner: &Inner, id: JobId, mut written: Option<u64>) -> Result<u64, QueueError> {
+pub(super) async fn agree(
+    inner: &Inner,
+    id: JobId,
+    mut written: Option<u64>,
+) -> Result<u64, QueueError> {
     loop {
         let (news, version) = ask(inner, id).await?;
         if written == Some(version) {
@@ -144,11 +148,18 @@ pub(super) async fn again(inner: &Inner, id: JobId) -> Result<(), QueueError> {
 async fn ask(inner: &Inner, id: JobId) -> Result<(News, u64), QueueError> {
     let (job, version) = reads::load(inner, id).await?;
     let json = change::json(&change::record(&job, version - 1))?;
+    // The events of a job that runs are written by whoever runs it: two that append to one file may write into each other.
+    let is_others =
+        matches!(job.state, State::Running { .. }) && job.run.life.as_deref() != Some(&inner.life);
+    let seq = match is_others {
+        true => 0,
+        false => reads::seq(inner, id).await?.unwrap_or(0),
+    };
     let news = News {
         id,
         record: Some((json, version)),
         events: Vec::new(),
-        seq: reads::seq(inner, id).await?.unwrap_or(0),
+        seq,
         yields: false,
     };
     Ok((news, version))

@@ -131,8 +131,12 @@ impl Spool {
             serde_json::to_vec(&line).map_err(|e| files::failed("write", path)(e.into()))?;
         bytes.push(b'\n');
         if let Some((path, file)) = &mut self.file {
-            file.write_all(&bytes)
-                .map_err(files::failed("write", path))?;
+            let whole = file.metadata().map_err(files::failed("read", path))?.len();
+            if let Err(error) = file.write_all(&bytes) {
+                // A part of a line would hide those behind it.
+                drop(file.set_len(whole));
+                return Err(files::failed("write", path)(error));
+            }
             if change.ends_claim() {
                 file.sync_data().map_err(files::failed("sync", path))?;
             }

@@ -477,6 +477,22 @@ pub(super) async fn seq(inner: &Inner, id: JobId) -> Result<Option<u64>, QueueEr
     Ok(version.map(|_| seq.unwrap_or(1)))
 }
 
+/// Whose a job is: its fence, empty where nobody runs it; none: there is no such job.
+pub(super) async fn holder(inner: &Inner, id: JobId) -> Result<Option<String>, QueueError> {
+    let (version, fence): (Option<u64>, Option<String>) = inner
+        .link
+        .call("read a job", async |c| {
+            redis::cmd("HMGET")
+                .arg(inner.keys.job(id))
+                .arg("version")
+                .arg("fence")
+                .query_async(c)
+                .await
+        })
+        .await?;
+    Ok(version.map(|_| fence.unwrap_or_default()))
+}
+
 /// The fence of a job, empty where nobody runs it or there is no such job; none: the store was emptied.
 pub(super) async fn fence(inner: &Inner, id: JobId) -> Result<Option<String>, QueueError> {
     // In this order: a store that is whole after the look was whole before.

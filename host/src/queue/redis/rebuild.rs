@@ -1,6 +1,6 @@
 //! Putting back what an emptied Redis lost, from the copies on the volume.
 //!
-//! A missing schema key says that the store was emptied: every script refuses then, so nobody works on half a store. One pod at a
+//! A missing schema key says that the store was emptied: no job comes in or is taken then, so nobody works on half a store. One pod at a
 //! time holds the lock and puts back each job that is not there: what waited waits again in its old order, what runs is on the list of
 //! the life that runs it, with a fresh lease in which that life can show that it lives. Pods that do not share a volume each put back
 //! their own.
@@ -18,6 +18,8 @@ use crate::queue::{KEY_LIFETIME, QueueError, guard};
 
 /// How long a pod that rebuilds may be silent.
 const LOCK: Duration = Duration::from_secs(30);
+/// How long whoever writes a record after its events has for it.
+const PAUSE: Duration = Duration::from_millis(200);
 /// How many events of a job are put back; older ones are read from the volume.
 const EVENTS: u64 = 1_000;
 
@@ -27,8 +29,10 @@ struct Copy {
     version: u64,
     /// The last of its events.
     events: Vec<Event>,
-    /// Whether its record was behind them.
-    was_behind: bool,
+    /// Whether they told more than the record, and were believed.
+    is_ahead: bool,
+    /// Whether the record is not what was read.
+    is_mended: bool,
 }
 
 /// Rebuilds the store and says that it is whole, unless another pod is at it. Returns whether it did.
@@ -66,9 +70,14 @@ pub(super) async fn check(inner: &Inner, epoch: &str) {
     if known.as_deref() == Some(epoch) || inner.settings.shared && known.is_none() {
         return;
     }
-    if let Err(error) = locked(inner, false).await {
-        tracing::warn!(%error, "this pod's copies are not in the store yet");
-        *guard(&inner.epoch) = known;
+    match locked(inner, false).await {
+        Ok(Some(_)) => {}
+        // Another pod is at it, which may have begun before the last of this pod's copies was written.
+        Ok(None) => *guard(&inner.epoch) = known,
+        Err(error) => {
+            tracing::warn!(%error, "this pod's copies are not in the store yet");
+            *guard(&inner.epoch) = known;
+        }
     }
 }
 
@@ -229,14 +238,29 @@ async fn put_back(inner: &Inner, token: &str) -> Result<usize, QueueError> {
         }
         // Read again: there may be thousands before it, and whoever runs it goes on meanwhile.
         let copy = match inner.blocking(move |mirror| read_whole(mirror, id)).await? {
+            Ok(copy) if copy.is_ahead => {
+                // Whoever writes both may be between the one and the other.
+                tokio::time::sleep(PAUSE).await;
+                inner
+                    .blocking(move |mirror| read_whole(mirror, id))
+                    .await?
+                    .unwrap_or(copy)
+            }
+            Ok(copy) => copy,
             // Forgotten meanwhile.
             Err(QueueError::NotFound(_)) => continue,
-            read => read.unwrap_or(copy),
+            Err(error) => {
+                tracing::error!(job = %id, %error, "a copy cannot be read and is left out; its files are kept");
+                continue;
+            }
         };
+        if copy.is_ahead {
+            tracing::warn!(job = %id, is = %copy.job.state.name(), "the record of a job was behind its events, which are believed");
+        }
         match restore(inner, token, &copy).await {
             Ok(1) => {
                 count += 1;
-                if copy.was_behind
+                if copy.is_mended
                     && let Err(error) = mend(inner, &copy).await
                 {
                     tracing::warn!(job = %id, %error, "the copy of the job on the volume is behind");
@@ -263,16 +287,22 @@ fn read(mirror: &Mirror, id: JobId) -> Result<Copy, QueueError> {
 /// The job as its record and its stream have it.
 fn read_whole(mirror: &Mirror, id: JobId) -> Result<Copy, QueueError> {
     let record = mirror.read(id)?;
-    let events = mirror.tail(id, EVENTS)?;
-    let told = behind::caught_up(&record, &events);
-    if let Some(told) = &told {
-        tracing::warn!(job = %id, was = %record.status, is = %told.status, "the record of a job is behind its events, which are believed");
+    let last = mirror.last_event(id)?;
+    let told = behind::caught_up(&record, &mirror.tail(id, EVENTS)?);
+    let is_ahead = told.is_some();
+    let mended = told.or_else(|| behind::counted(&record, last));
+    let copy = Copy {
+        is_ahead,
+        is_mended: mended.is_some(),
+        ..parse(id, mended.unwrap_or(record))?
+    };
+    if last == 0 && copy.version > change::FIRST {
+        // Something happened to it, and none of it was written: what comes is numbered after its first event.
+        mirror.append(id, &[change::numbered(1, &change::first_event(&copy.job))])?;
     }
-    let now = told.or_else(|| behind::counted(&record, mirror.last_event(id).ok()?));
     Ok(Copy {
-        events,
-        was_behind: now.is_some(),
-        ..parse(id, now.unwrap_or(record))?
+        events: mirror.tail(id, EVENTS)?,
+        ..copy
     })
 }
 
@@ -286,7 +316,8 @@ fn parse(id: JobId, record: Record) -> Result<Copy, QueueError> {
         job,
         version,
         events: Vec::new(),
-        was_behind: false,
+        is_ahead: false,
+        is_mended: false,
     })
 }
 
@@ -379,7 +410,13 @@ async fn restore(inner: &Inner, token: &str, copy: &Copy) -> Result<i8, QueueErr
         .arg(if stored.session.is_some() { "1" } else { "" })
         .arg(text(key.map(|key| format!("{id} {}", key.request))))
         .arg(if one_of_a_key { keys.jobs() } else { "" })
-        .arg(KEY_LIFETIME.saturating_sub(age).as_secs().max(1));
+        .arg(KEY_LIFETIME.saturating_sub(age).as_secs().max(1))
+        // Nobody renews the lease of a life that is not known, and whoever has the job needs the time of one to hear that it is not its own.
+        .arg(if life == Some(change::NO_LIFE) {
+            "GT"
+        } else {
+            "NX"
+        });
     for event in events {
         call.arg(event.seq)
             .arg(change::unnumbered(event.ts, event.body));

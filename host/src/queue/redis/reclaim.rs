@@ -73,7 +73,9 @@ pub(super) async fn job(
         if change::life_of(&job) != life {
             return Ok(false);
         }
-        let line = told.front().filter(|line| line.fence == fence.0).cloned();
+        // Those of an earlier claim were told, or are not wanted any more.
+        told.retain(|line| line.fence == fence.0);
+        let line = told.front().cloned();
         let (name, change) = match line {
             Some(line) => match (line.name.clone(), line.change()) {
                 (name, Ok(change)) => (name, change),

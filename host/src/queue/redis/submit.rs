@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use super::scripts::{Commit, Committed, Expect, Kind, Outstanding, Place};
 use super::writes::Refusal;
@@ -10,6 +11,8 @@ use super::{Inner, Mirror, change, reads};
 use crate::job::{Idempotency, Job, JobId, Record};
 use crate::queue::{QueueError, files};
 
+/// How long nobody can have put back what an emptied Redis lost.
+const COPIED: Duration = Duration::from_millis(100);
 /// Where accepted jobs wait for Redis, in the jobs directory.
 pub(super) const SPOOL: &str = "spool/submit";
 
@@ -17,11 +20,17 @@ pub(super) const SPOOL: &str = "spool/submit";
 pub(super) async fn submit(inner: &Inner, job: Job) -> Result<Record, QueueError> {
     let record = change::record(&job, change::FIRST - 1);
     let json = change::json(&record)?;
-    let scans = inner.scans.load(Ordering::Relaxed);
+    let store = || {
+        (
+            inner.scans.load(Ordering::Relaxed),
+            inner.link.connections(),
+        )
+    };
+    let (before, asked) = (store(), Instant::now());
     let copied = copy_new(inner, job.id, &json);
     let (mut made, ()) = tokio::join!(commit_new(inner, &job, &record, &json), copied);
-    if inner.scans.load(Ordering::Relaxed) != scans {
-        // Whoever put back what an emptied Redis lost may not have seen the copy yet.
+    if store() != before || asked.elapsed() > COPIED {
+        // Whoever put back what Redis lost meanwhile may not have seen the copy yet.
         made = commit_new(inner, &job, &record, &json).await;
     }
     match made {
@@ -93,7 +102,13 @@ pub(super) async fn submitted(
     };
     match reads::get(inner, id).await {
         Ok(_) if request != key.request => Err(QueueError::KeyReused(id)),
-        Ok(record) => Ok(Some(record)),
+        Ok(record) => {
+            // Who accepted it may have died before its copy was written.
+            if record.version == change::FIRST {
+                copy_new(inner, id, &change::json(&record)?).await;
+            }
+            Ok(Some(record))
+        }
         Err(QueueError::NotFound(_)) => Ok(None),
         Err(error) => Err(error),
     }

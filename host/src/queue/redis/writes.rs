@@ -229,20 +229,25 @@ pub(super) async fn confirm(inner: &Inner, lease: &Lease) -> Result<(), QueueErr
     }
 }
 
-/// Lets go of the jobs that a store which was rebuilt has as others'.
-pub(super) async fn look_at_held(inner: &Inner) {
+/// Lets go of the jobs that a store which was rebuilt, or forgot its last writes, does not have as this pod's. Returns whether all were
+/// looked at.
+pub(super) async fn look_at_held(inner: &Inner) -> bool {
     for held in inner.held.all() {
         let mut state = held.state.lock().await;
+        if held.lost.is_cancelled() || state.over {
+            continue;
+        }
         let own = change::token(held.fence, &inner.life);
-        match reads::fence(inner, held.id).await {
-            Ok(Some(fence)) if !fence.is_empty() && fence != own => {
+        match reads::holder(inner, held.id).await {
+            Ok(Some(fence)) if fence != own => {
                 tracing::warn!(job = %held.id, fence, "this pod's run of the job is not known any more");
                 drop(lost(inner, &held, &mut state));
             }
             Ok(_) => {}
-            Err(_) => return,
+            Err(_) => return false,
         }
     }
+    true
 }
 
 fn lost(inner: &Inner, held: &Arc<Held>, state: &mut HeldState) -> Refusal {
@@ -299,6 +304,8 @@ pub(super) async fn by_anybody(
         let (job, version) = reads::load(inner, id).await?;
         let cancels = matches!(change, Change::Move(moved) if matches!(moved.transition, Transition::Cancel { .. }));
         if job.state.is_ended() && cancels {
+            // An earlier cancel may have had no answer.
+            drop(copy::agree(inner, id, None).await);
             return Ok(change::record(&job, version - 1));
         }
         let next = change.apply(&job, version)?;

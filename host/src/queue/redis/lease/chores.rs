@@ -25,8 +25,8 @@ pub(super) struct Chores {
     /// When that was.
     looked: Instant,
     was_down: bool,
-    /// Which build of the store it is, as the last renewal said.
-    epoch: Option<String>,
+    /// For which build of the store, and which connection to it, it was looked whether it has this pod's runs.
+    looked_at_held: Option<(String, u64)>,
     /// Which connection led to a server whose jobs were compared with the volume; none before the pod has started, which that would delay.
     compared: Option<u64>,
     beats: u64,
@@ -40,7 +40,7 @@ impl Chores {
             unheld: HashSet::new(),
             looked: Instant::now(),
             was_down: true,
-            epoch: None,
+            looked_at_held: None,
             compared: None,
             beats: 0,
         }
@@ -86,12 +86,12 @@ impl Chores {
             self.unheld.clear();
         }
         self.look(&expired, &facts).await;
-        rebuild::check(&self.inner, &epoch).await;
-        let before = self.epoch.replace(epoch);
-        if before.is_some() && before != self.epoch {
-            writes::look_at_held(&self.inner).await;
-        }
         let connections = self.inner.link.connections();
+        let store = Some((epoch.clone(), connections));
+        if self.looked_at_held != store && writes::look_at_held(&self.inner).await {
+            self.looked_at_held = store;
+        }
+        rebuild::check(&self.inner, &epoch).await;
         if self
             .compared
             .is_some_and(|compared| compared != connections)

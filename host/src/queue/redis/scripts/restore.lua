@@ -7,7 +7,8 @@
 --      15 '1': it is not over  16 '1': index the session
 --      17 job and request of the submission's key ('' none)
 --      18 beginning of the keys of jobs, where another job of that key leaves no place for one that never ran ('' it does)
---      19 seconds that the key counts  20.. number and text of the events to keep
+--      19 seconds that the key counts  20 'NX': a lease that the life has stays, 'GT': it is renewed
+--      21.. number and text of the events to keep
 -- Returns 1 if it was put back, 0 if it was there, -1 without the lock.
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return -1 end
 if redis.call('EXISTS', KEYS[2]) == 1 then return 0 end
@@ -20,7 +21,7 @@ end
 redis.call('DEL', KEYS[7])
 -- Entries as commit.lua makes them.
 if ARGV[7] ~= '' then
-  for i = 20, #ARGV, 32 do
+  for i = 21, #ARGV, 32 do
     local last = math.min(i + 31, #ARGV)
     redis.call('XADD', KEYS[7], ARGV[last - 1] .. '-0', unpack(ARGV, i, last))
   end
@@ -36,7 +37,7 @@ if ARGV[8] == '1' then
 end
 if ARGV[9] ~= '' then
   local time = redis.call('TIME')
-  redis.call('ZADD', KEYS[9], 'NX', time[1] * 1000 + math.floor(time[2] / 1000) + ARGV[10], ARGV[9])
+  redis.call('ZADD', KEYS[9], ARGV[20], time[1] * 1000 + math.floor(time[2] / 1000) + ARGV[10], ARGV[9])
   redis.call('LREM', KEYS[8], 0, ARGV[2])
   redis.call('RPUSH', KEYS[8], ARGV[2])
   if ARGV[11] ~= '' then

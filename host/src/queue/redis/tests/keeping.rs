@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::*;
 use crate::job::{Failure, FailureClass, Idempotency, State};
+use crate::queue::files;
 
 /// A job that is submitted under a key, `minutes` from now by the clock of its pod.
 fn keyed(minutes: i64) -> Job {
@@ -511,4 +512,95 @@ async fn who_gave_a_job_away_does_not_leave_its_copy_as_it_was_then() {
     late().await;
     assert_eq!(a.inner.mirror.read(id).unwrap(), over);
     fleet.assert_whole(&b, id).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_whose_events_were_not_written_is_put_back_with_its_first_one() {
+    let Some(mut fleet) = Fleet::start() else {
+        return;
+    };
+    let a = fleet.pod("pod-0").await;
+    let id: JobId = a.submit(job("x")).await.unwrap().id.parse().unwrap();
+    let held = claim(&a).await;
+    fleet.redis.lose();
+    let (lease, run) = (&held.lease, &held.job.run);
+    a.requeue(lease, run, Requeue::HandOff, vec![log("kept")])
+        .await
+        .unwrap();
+    // The volume took the records and no events.
+    std::fs::remove_file(files::events_path(fleet.volume.path(), id)).unwrap();
+    fleet.redis.again();
+    let again = claim(&a).await;
+    assert_eq!((again.job.id, again.job.attempt), (id, 2));
+    a.finish(&again.lease, &again.job.run, Outcome::Succeeded, vec![])
+        .await
+        .unwrap();
+    let events = fleet.assert_whole(&a, id).await;
+    assert_eq!(texts(&events), ["kept"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_hears_that_a_job_it_runs_waits_again() {
+    let Some(fleet) = Fleet::start() else { return };
+    let a = fleet.pod("pod-0").await;
+    let id: JobId = a.submit(job("x")).await.unwrap().id.parse().unwrap();
+    let old = a.inner.mirror.read(id).unwrap();
+    let held = claim(&a).await;
+    // The volume took nothing of the claim.
+    put_over(&a, &old, id);
+    std::fs::remove_file(files::events_path(fleet.volume.path(), id)).unwrap();
+    fleet.redis.flush();
+    held.lease.lost.cancelled().await;
+    let again = claim(&a).await;
+    assert_eq!(again.job.id, id);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_repeats_a_submission_gets_a_job_that_the_volume_has() {
+    let Some(fleet) = Fleet::start() else { return };
+    let (a, b) = (fleet.pod("pod-0").await, fleet.pod("pod-1").await);
+    let accepted = a.submit(keyed(0)).await.unwrap();
+    let id: JobId = accepted.id.parse().unwrap();
+    // The pod died before it had written the copy, and its answer is lost.
+    kill(&a);
+    a.inner.mirror.remove(id);
+    let key = keyed(0).origin.idempotency.unwrap();
+    let repeated = b.submitted(&key).await.unwrap();
+    assert_eq!(repeated.as_ref(), Some(&accepted));
+    assert_eq!(b.inner.mirror.read(id).unwrap(), accepted);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancel_that_is_repeated_brings_the_copy_up_to_it() {
+    let Some(fleet) = Fleet::start() else { return };
+    let a = fleet.pod("pod-0").await;
+    let id: JobId = a.submit(job("x")).await.unwrap().id.parse().unwrap();
+    let old = a.inner.mirror.read(id).unwrap();
+    let cancelled = a.cancel(id).await.unwrap();
+    put_over(&a, &old, id);
+    assert_eq!(a.cancel(id).await.unwrap(), cancelled);
+    assert_eq!(a.inner.mirror.read(id).unwrap(), cancelled);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_kept_of_an_earlier_claim_does_not_hide_what_came_later() {
+    let Some(mut fleet) = Fleet::start() else {
+        return;
+    };
+    let (a, b, id, held) = fleet.at_work().await;
+    fleet.redis.stop();
+    a.append(&held.lease, vec![log("kept")]).await.unwrap();
+    kill(&a);
+    let path = a.inner.spool_path(&a.inner.life, id);
+    let own = std::fs::read_to_string(&path).unwrap();
+    let earlier = own.replacen("\"fence\":1", "\"fence\":0", 1);
+    assert_ne!(earlier, own);
+    std::fs::write(&path, format!("{earlier}{own}")).unwrap();
+    fleet.redis.again();
+    let again = claim(&b).await;
+    b.finish(&again.lease, &again.job.run, Outcome::Succeeded, vec![])
+        .await
+        .unwrap();
+    let events = fleet.assert_whole(&b, id).await;
+    assert_eq!(texts(&events), ["kept"]);
 }
