@@ -543,6 +543,8 @@ async fn a_job_whose_events_were_not_written_is_put_back_with_its_first_one() {
 async fn a_pod_hears_that_a_job_it_runs_waits_again() {
     let Some(fleet) = Fleet::start() else { return };
     let a = fleet.pod("pod-0").await;
+    a.submit(job("another")).await.unwrap();
+    let other = claim(&a).await;
     let id: JobId = a.submit(job("x")).await.unwrap().id.parse().unwrap();
     let old = a.inner.mirror.read(id).unwrap();
     let held = claim(&a).await;
@@ -553,6 +555,7 @@ async fn a_pod_hears_that_a_job_it_runs_waits_again() {
     held.lease.lost.cancelled().await;
     let again = claim(&a).await;
     assert_eq!(again.job.id, id);
+    assert!(!other.lease.lost.is_cancelled());
 }
 
 #[tokio::test(flavor = "multi_thread")]
