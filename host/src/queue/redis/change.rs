@@ -295,7 +295,7 @@ pub(super) fn stored(job: &Job, record: &Record, json: &str) -> Result<NewRecord
 }
 
 /// The record without the fields that say nothing, which is most of them while a job waits: a queue of many thousand is memory of Redis.
-/// Its id is that of its key.
+/// Its id is that of its key, its version the first where none is named.
 fn compact(record: &Record, full: &str) -> serde_json::Result<String> {
     static BLANK: LazyLock<HashMap<String, String>> = LazyLock::new(|| {
         let blank = serde_json::from_str::<Record>("{}").and_then(|blank| to_string(&blank));
@@ -309,7 +309,12 @@ fn compact(record: &Record, full: &str) -> serde_json::Result<String> {
     let is_fresh = record.queued_at == record.created_at;
     let mut json = String::with_capacity(full.len());
     for (name, value) in serde_json::from_str::<Fields<'_>>(full)?.0 {
-        let follows = name == "id" || name == "queued_at" && is_fresh;
+        let follows = match name {
+            "id" => true,
+            "queued_at" => is_fresh,
+            "version" => record.version == FIRST,
+            _ => false,
+        };
         if !follows && BLANK.get(name).map(String::as_str) != Some(value.get()) {
             json.push(if json.is_empty() { '{' } else { ',' });
             json.push('"');
@@ -331,6 +336,7 @@ pub(super) fn unpack(id: &str, json: &str) -> Result<Record, QueueError> {
     let waits = record.status == Status::Queued;
     Ok(Record {
         id: id.to_owned(),
+        version: record.version.max(FIRST),
         queued_at: record.queued_at.or(record.created_at.filter(|_| waits)),
         ..record
     })
@@ -490,8 +496,8 @@ mod tests {
     fn a_record_without_what_says_nothing_is_the_same_record() {
         let mut job = running();
         job.run.exit_code = Some(0);
-        for job in [suite::job("x"), job] {
-            let record = record(&job, 1);
+        for (job, before) in [(suite::job("x"), FIRST - 1), (suite::job("x"), 1), (job, 1)] {
+            let record = record(&job, before);
             let json = compact(&record, &to_string(&record).unwrap()).unwrap();
             assert!(!json.contains("null") && !json.contains("[]"), "{json}");
             assert_eq!(unpack(&record.id, &json).unwrap(), record);
