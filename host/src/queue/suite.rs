@@ -7,6 +7,9 @@
     reason = "tests"
 )]
 
+mod claims;
+mod reads;
+
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -99,17 +102,17 @@ fn statuses(events: &[Event]) -> Vec<String> {
 /// Runs the whole suite over stores that `open` makes; each is empty.
 pub(crate) async fn run<Q: Queue>(open: impl AsyncFn() -> Q) {
     a_job_goes_through_its_life(&open().await).await;
-    jobs_are_claimed_in_order_and_once(Arc::new(open().await)).await;
-    a_waiting_claim_gets_the_next_job(Arc::new(open().await)).await;
-    a_dropped_claim_claims_nothing(&open().await).await;
-    a_claim_that_nobody_takes_goes_back(&open().await).await;
-    a_lost_claim_writes_nothing(&open().await).await;
+    claims::jobs_are_claimed_in_order_and_once(Arc::new(open().await)).await;
+    claims::a_waiting_claim_gets_the_next_job(Arc::new(open().await)).await;
+    claims::a_dropped_claim_claims_nothing(&open().await).await;
+    claims::a_claim_that_nobody_takes_goes_back(&open().await).await;
+    claims::a_lost_claim_writes_nothing(&open().await).await;
     cancelling_works_in_every_state(&open().await).await;
     a_handed_off_job_is_next(&open().await).await;
     the_last_events_come_before_what_ends_the_run(&open().await).await;
-    any_event_can_be_the_first_that_is_read(&open().await).await;
-    readers_see_every_event_once(Arc::new(open().await)).await;
-    lists_are_paged_and_filtered(&open().await).await;
+    reads::any_event_can_be_the_first_that_is_read(&open().await).await;
+    reads::readers_see_every_event_once(Arc::new(open().await)).await;
+    reads::lists_are_paged_and_filtered(&open().await).await;
     time_to_live_is_kept(&open().await).await;
     a_key_makes_a_submission_count_once(Arc::new(open().await)).await;
     the_depth_follows_every_step(&open().await).await;
@@ -164,158 +167,6 @@ async fn a_job_goes_through_its_life(queue: &dyn Queue) {
         Err(QueueError::NotFound(_))
     ));
     assert_eq!(queue.find(&id.to_string()[..8], 2).await.unwrap(), [id]);
-}
-
-async fn jobs_are_claimed_in_order_and_once<Q: Queue>(queue: Arc<Q>) {
-    let mut ids = Vec::new();
-    for n in 0..40 {
-        ids.push(queue.submit(job(&format!("{n}"))).await.unwrap().id);
-    }
-    let first = claim(&*queue).await;
-    assert_eq!(first.job.id.to_string(), ids[0]);
-    let workers: Vec<_> = (0..8)
-        .map(|_| {
-            let queue = queue.clone();
-            tokio::spawn(async move {
-                let mut mine = Vec::new();
-                while let Ok(claim) =
-                    tokio::time::timeout(Duration::from_millis(500), queue.claim(&pod())).await
-                {
-                    mine.push(claim.unwrap().job.id.to_string());
-                }
-                mine
-            })
-        })
-        .collect();
-    let mut seen = vec![first.job.id.to_string()];
-    for worker in workers {
-        seen.extend(worker.await.unwrap());
-    }
-    assert_eq!(seen.len(), 40);
-    assert_eq!(
-        seen.into_iter().collect::<HashSet<_>>(),
-        ids.into_iter().collect()
-    );
-    assert_eq!(
-        (queue.depth().await.queued, queue.depth().await.running),
-        (0, 40)
-    );
-}
-
-async fn a_waiting_claim_gets_the_next_job<Q: Queue>(queue: Arc<Q>) {
-    let waiting = tokio::spawn({
-        let queue = queue.clone();
-        async move { claim(&*queue).await.job.id }
-    });
-    tokio::task::yield_now().await;
-    let id = queue.submit(job("x")).await.unwrap().id;
-    assert_eq!(waiting.await.unwrap().to_string(), id);
-}
-
-async fn a_dropped_claim_claims_nothing(queue: &dyn Queue) {
-    for _ in 0..50 {
-        drop(tokio::time::timeout(Duration::ZERO, queue.claim(&pod())).await);
-    }
-    let id = queue.submit(job("x")).await.unwrap().id;
-    for _ in 0..50 {
-        if let Ok(claim) = tokio::time::timeout(Duration::ZERO, queue.claim(&pod())).await {
-            assert_eq!(claim.unwrap().job.id.to_string(), id);
-            return;
-        }
-    }
-    assert_eq!(claim(queue).await.job.id.to_string(), id);
-}
-
-async fn a_claim_that_nobody_takes_goes_back(queue: &dyn Queue) {
-    // The store's own task is about to deliver it, or has: each round lets it go a little further.
-    for steps in 0..20 {
-        let id: JobId = queue.submit(job("x")).await.unwrap().id.parse().unwrap();
-        nobody_takes(queue, id, steps).await;
-    }
-}
-
-async fn nobody_takes(queue: &dyn Queue, id: JobId, steps: usize) {
-    // Asked for, and delivered to somebody who turns to something else in that moment.
-    let name = pod();
-    let waiting = loop {
-        let mut waiting = queue.claim(&name);
-        match (&mut waiting).now_or_never() {
-            None => break waiting,
-            // Too fast: it has it.
-            Some(claimed) => {
-                let Claim { job, lease } = claimed.unwrap();
-                let why = Requeue::HandOff;
-                queue.requeue(&lease, &job.run, why, vec![]).await.unwrap();
-            }
-        }
-    };
-    until("it is claimed", async || {
-        let status = queue.get(id).await.unwrap().status;
-        (status == Status::Running).then_some(())
-    })
-    .await;
-    for _ in 0..steps {
-        tokio::task::yield_now().await;
-    }
-    drop(waiting);
-    let again = claim(queue).await;
-    assert_eq!(again.job.id, id);
-    let run = &again.job.run;
-    let ended = queue
-        .finish(&again.lease, run, Outcome::Succeeded, vec![])
-        .await;
-    ended.unwrap();
-}
-
-async fn a_lost_claim_writes_nothing(queue: &dyn Queue) {
-    let id = queue.submit(job("x")).await.unwrap().id;
-    let old = claim(queue).await;
-    queue
-        .requeue(&old.lease, &old.job.run, Requeue::Reclaimed, vec![])
-        .await
-        .unwrap();
-    assert!(old.lease.lost.is_cancelled());
-    let new = claim(queue).await;
-    assert_eq!((new.job.attempt, new.job.run.interruptions), (2, 1));
-    assert!(new.lease.fence > old.lease.fence);
-    let run = &old.job.run;
-    assert!(matches!(
-        queue.update(&old.lease, run).await,
-        Err(QueueError::LostClaim(_))
-    ));
-    assert!(matches!(
-        queue.append(&old.lease, vec![log("x")]).await,
-        Err(QueueError::LostClaim(_))
-    ));
-    assert!(matches!(
-        queue
-            .finish(&old.lease, run, Outcome::Succeeded, vec![])
-            .await,
-        Err(QueueError::LostClaim(_))
-    ));
-    assert!(matches!(
-        queue
-            .requeue(&old.lease, run, Requeue::HandOff, vec![])
-            .await,
-        Err(QueueError::LostClaim(_))
-    ));
-    queue
-        .finish(&new.lease, &new.job.run, Outcome::Succeeded, vec![])
-        .await
-        .unwrap();
-    let events = all_events(queue, id.parse().unwrap()).await;
-    assert_whole(&events);
-    assert_eq!(
-        statuses(&events),
-        [
-            "queued/0",
-            "running/1",
-            "queued/1/reclaimed",
-            "running/2",
-            "succeeded/2",
-            "end succeeded"
-        ]
-    );
 }
 
 async fn cancelling_works_in_every_state(queue: &dyn Queue) {
@@ -414,120 +265,6 @@ async fn the_last_events_come_before_what_ends_the_run(queue: &dyn Queue) {
             "end"
         ]
     );
-}
-
-/// However many are stored at once.
-async fn any_event_can_be_the_first_that_is_read(queue: &dyn Queue) {
-    let id: JobId = queue.submit(job("one")).await.unwrap().id.parse().unwrap();
-    let alone = all_events(queue, id).await;
-    let Claim { job, lease } = claim(queue).await;
-    let many = (0..50).map(|n| log(n.to_string())).collect();
-    queue.append(&lease, many).await.unwrap();
-    queue.append(&lease, vec![log("more")]).await.unwrap();
-    queue
-        .finish(&lease, &job.run, Outcome::Succeeded, vec![])
-        .await
-        .unwrap();
-    let all = all_events(queue, id).await;
-    assert_whole(&all);
-    assert_eq!(alone, all[..1]);
-    for seq in 0..=all.len() {
-        let cursor = Cursor::after(seq as u64);
-        let (events, next) = queue.events(id, cursor).await.unwrap();
-        let last = seq + events.len();
-        assert_eq!(events, all[seq..last], "after {seq}");
-        assert_eq!(next.seq, last as u64);
-        assert!(last > seq || seq == all.len());
-    }
-}
-
-async fn readers_see_every_event_once<Q: Queue>(queue: Arc<Q>) {
-    let id: JobId = queue.submit(job("x")).await.unwrap().id.parse().unwrap();
-    let held = claim(&*queue).await;
-    let readers: Vec<_> = [0u64, 1, 5]
-        .into_iter()
-        .map(|after| {
-            let queue = queue.clone();
-            tokio::spawn(async move {
-                let mut watch = queue.watch(id).await.unwrap();
-                let (mut cursor, mut seen) = (Cursor::after(after), Vec::new());
-                loop {
-                    let (events, next) = queue.events(id, cursor).await.unwrap();
-                    cursor = next;
-                    seen.extend(events.iter().map(|e| e.seq));
-                    if events
-                        .iter()
-                        .any(|e| matches!(e.body, EventBody::End { .. }))
-                    {
-                        return (after, seen);
-                    }
-                    if events.is_empty() {
-                        watch.changed().await.unwrap();
-                    }
-                }
-            })
-        })
-        .collect();
-    for n in 0..200 {
-        // Lines of all lengths, some longer than a page.
-        let text = "x".repeat(if n % 50 == 7 { 300_000 } else { n });
-        queue
-            .append(&held.lease, vec![log(text), log(format!("{n}"))])
-            .await
-            .unwrap();
-    }
-    queue
-        .finish(&held.lease, &held.job.run, Outcome::Succeeded, vec![])
-        .await
-        .unwrap();
-    for reader in readers {
-        let (after, seen) = reader.await.unwrap();
-        assert_eq!(seen, (after + 1..=404).collect::<Vec<_>>());
-    }
-}
-
-async fn lists_are_paged_and_filtered(queue: &dyn Queue) {
-    let mut ids = Vec::new();
-    for n in 0..25 {
-        let id = queue.submit(job(&format!("task {n}"))).await.unwrap().id;
-        if n % 5 == 0 {
-            queue.cancel(id.parse().unwrap()).await.unwrap();
-        }
-        ids.push(id);
-    }
-    ids.reverse();
-    let mut filter = Filter {
-        limit: 10,
-        ..Filter::default()
-    };
-    let mut seen = Vec::new();
-    loop {
-        let page = queue.list(&filter).await.unwrap();
-        seen.extend(page.jobs.into_iter().map(|r| r.id));
-        match page.next {
-            Some(next) => filter.after = Some(next),
-            None => break,
-        }
-    }
-    assert_eq!(seen, ids);
-    let cancelled = Filter {
-        limit: 200,
-        statuses: vec![Status::Cancelled],
-        ..Filter::default()
-    };
-    assert_eq!(queue.list(&cancelled).await.unwrap().jobs.len(), 5);
-    let text = Filter {
-        limit: 200,
-        text: Some("task 13".into()),
-        ..Filter::default()
-    };
-    assert_eq!(queue.list(&text).await.unwrap().jobs.len(), 1);
-    let other = Filter {
-        limit: 200,
-        profile: Some("other".into()),
-        ..Filter::default()
-    };
-    assert!(queue.list(&other).await.unwrap().jobs.is_empty());
 }
 
 async fn time_to_live_is_kept(queue: &dyn Queue) {

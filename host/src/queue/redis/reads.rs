@@ -462,35 +462,35 @@ pub(super) async fn lines(
 
 /// The number of a job's last event; none: there is no such job.
 pub(super) async fn seq(inner: &Inner, id: JobId) -> Result<Option<u64>, QueueError> {
-    let (version, seq): (Option<u64>, Option<u64>) = inner
-        .link
-        .call("read a job", async |c| {
-            redis::cmd("HMGET")
-                .arg(inner.keys.job(id))
-                .arg("version")
-                .arg("seq")
-                .query_async(c)
-                .await
-        })
-        .await?;
+    let seq = field(inner, id, "seq").await?;
     // The first event is not stored before the second.
-    Ok(version.map(|_| seq.unwrap_or(1)))
+    Ok(seq.map(|seq| seq.unwrap_or(1)))
 }
 
 /// Whose a job is: its fence, empty where nobody runs it; none: there is no such job.
 pub(super) async fn holder(inner: &Inner, id: JobId) -> Result<Option<String>, QueueError> {
-    let (version, fence): (Option<u64>, Option<String>) = inner
+    let fence = field::<String>(inner, id, "fence").await?;
+    Ok(fence.map(Option::unwrap_or_default))
+}
+
+/// A field of a job, where it has it; none: there is no such job.
+async fn field<T: FromRedisValue>(
+    inner: &Inner,
+    id: JobId,
+    name: &str,
+) -> Result<Option<Option<T>>, QueueError> {
+    let (version, value): (Option<u64>, Option<T>) = inner
         .link
         .call("read a job", async |c| {
             redis::cmd("HMGET")
                 .arg(inner.keys.job(id))
                 .arg("version")
-                .arg("fence")
+                .arg(name)
                 .query_async(c)
                 .await
         })
         .await?;
-    Ok(version.map(|_| fence.unwrap_or_default()))
+    Ok(version.map(|_| value))
 }
 
 /// The fence of a job, empty where nobody runs it or there is no such job; none: the store was emptied.
