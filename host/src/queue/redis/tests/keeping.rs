@@ -607,3 +607,19 @@ async fn what_was_kept_of_an_earlier_claim_does_not_hide_what_came_later() {
     let events = fleet.assert_whole(&b, id).await;
     assert_eq!(texts(&events), ["kept"]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn redis_alone_gives_the_events_from_any_number_on() {
+    let Some(fleet) = Fleet::start() else { return };
+    let (a, _b, id, held) = fleet.at_work().await;
+    let many = (0..50).map(|n| log(n.to_string())).collect();
+    a.append(&held.lease, many).await.unwrap();
+    let all = all_events(&a, id).await;
+    assert_eq!(all.len(), 52);
+    // What Redis does not give would come from there.
+    std::fs::remove_file(files::events_path(fleet.volume.path(), id)).unwrap();
+    for seq in 0..all.len() {
+        let (events, _) = a.events(id, Cursor::after(seq as u64)).await.unwrap();
+        assert_eq!(events, all[seq..], "after {seq}");
+    }
+}
